@@ -1,0 +1,39 @@
+"""LLaVA-Mini: ask about pictures and videos; every picture or frame costs the language model one token."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava_mini.assistant import Answer, Assistant, Chat
+    from llava_mini.config import LlavaMiniConfig
+    from llava_mini.errors import LlavaMiniError
+    from llava_mini.inputs.processor import LlavaMiniProcessor
+    from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, LlavaMiniModel, VisionPrefix
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "assistant",
+    "Assistant": "assistant",
+    "Chat": "assistant",
+    "LlavaMiniConfig": "config",
+    "LlavaMiniError": "errors",
+    "LlavaMiniForConditionalGeneration": "model.llava_mini",
+    "LlavaMiniModel": "model.llava_mini",
+    "LlavaMiniProcessor": "inputs.processor",
+    "VisionPrefix": "model.llava_mini",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llava_mini' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"llava_mini.{_HOMES[name]}"), name)
+
+
+# The command registers when a verb needs a model, so that `llava-mini --help` stays instant.
+if Path(sys.argv[0] if sys.argv else "").stem != "llava-mini":
+    importlib.import_module("llava_mini.auto")

@@ -1,0 +1,1 @@
+"""Weights: where models come from and how they are named."""

@@ -1,0 +1,36 @@
+"""The command line: one file a verb; results on stdout, everything else on stderr."""
+
+import sys
+
+import typer
+
+from llava_mini.cli import ask, chat, data, demo, evaluate, train
+from llava_mini.errors import LlavaMiniError
+
+app = typer.Typer(
+    name="llava-mini",
+    help="Ask about pictures and videos; each picture or frame costs the language model one token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("ask")(ask.ask)
+app.command("chat")(chat.chat)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 1."""
+    try:
+        app()
+    except LlavaMiniError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

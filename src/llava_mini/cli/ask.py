@@ -1,0 +1,89 @@
+"""`llava-mini ask`: one question about some files."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_mini.cli import options
+from llava_mini.errors import InputError
+
+
+def ask(
+    arguments: Annotated[list[str], typer.Argument(metavar="[FILE]... QUESTION", show_default=False)],
+    model: options.Model = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the streamed answer.")
+    ] = False,
+    max_new_tokens: options.MaxNewTokens = 64,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, webm, mov), or about nothing.
+
+    Examples:
+
+      llava-mini ask cat.jpg "What is this?"
+
+      llava-mini ask clip.mp4 "What appears first?" --json
+    """
+    files, question = split_arguments(arguments)
+    from llava_mini.assistant import Sampling
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    check_files(files)
+    reply = options.load_assistant(model, device, dtype).stream(question, *files, sampling=sampling)
+    for piece in reply:
+        if not as_json:
+            print(piece, end="", flush=True)
+    if as_json:
+        fields = dataclasses.asdict(reply.answer)
+        print(json.dumps({"answer": fields.pop("text"), **fields}, ensure_ascii=False))
+    else:
+        print()
+        print(cost_line(reply.answer), file=sys.stderr)
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], str]:
+    """Return the files and the question, which stands last.
+
+    Raises:
+        InputError: when the question is missing, empty, or stands before the files.
+    """
+    *files, question = arguments
+    if not question.strip():
+        raise InputError("the question is empty; type what you want to know after the files")
+    if _is_file(question):
+        raise InputError(f"the question must stand last, but {question!r} is a file")
+    return files, question
+
+
+def check_files(files: list[str]) -> None:
+    """Open every file before a model is loaded, so that a mistake is told at once."""
+    from llava_mini.inputs.media import kind_of
+
+    for file in files:
+        kind_of(file)
+
+
+def cost_line(answer: object) -> str:
+    """Say in one line what an answer cost."""
+    from llava_mini.assistant import Answer
+
+    assert isinstance(answer, Answer)
+    return (
+        f"[vision tokens {answer.vision_tokens} · prompt tokens {answer.prompt_tokens} · "
+        f"first token after {answer.seconds_to_first_token:.2f} s · {answer.tokens_per_second:.0f} tokens/s]"
+    )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a file name
+        return False

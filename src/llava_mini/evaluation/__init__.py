@@ -1,0 +1,1 @@
+"""Measure answers, always beside shuffled and blank pictures."""

@@ -1,0 +1,163 @@
+"""Ask every question three times: with its picture, with another's, and with a blank one.
+
+A model that ignores the picture can look right; only the distance to its controls says that it sees. All three share
+the encoded pictures: a question costs its words alone.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from llava_mini.assistant import Assistant
+from llava_mini.model.llava_mini import VisionPrefix
+
+_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one picture, and how an answer to it is judged."""
+
+    kind: str
+    """Row of the table it counts in."""
+    picture: int
+    """Index of its picture."""
+    question: str
+    is_right: Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An item with the answers it got."""
+
+    item: Item
+    answer: str
+    shuffled: str
+    """The answer with another item's picture."""
+    blank: str
+    """The answer with a grey picture."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one kind of question, beside its controls."""
+
+    kind: str
+    n: int
+    accuracy: float
+    low: float
+    """Lower end of the 95 % Wilson interval of the accuracy."""
+    high: float
+    shuffled: float
+    blank: float
+
+
+@torch.no_grad()
+def ask_with_controls(
+    assistant: Assistant,
+    pictures: Sequence[Image.Image],
+    items: Sequence[Item],
+    *,
+    seed: int = 0,
+    batch_size: int = 24,
+    max_new_tokens: int = 16,
+) -> list[Asked]:
+    """Answer every item with the right, a shuffled and a blank picture, greedily.
+
+    Shuffled means: the picture of the item after next in a random order of the pictures, so never its own.
+    """
+    order = list(range(len(pictures)))
+    random.Random(seed).shuffle(order)
+    other = {picture: order[(place + 1) % len(order)] for place, picture in enumerate(order)}
+    blank = len(pictures)
+    prefix = _encode(assistant, [*pictures, Image.new("RGB", (256, 256), _GREY)])
+    by_length = sorted(range(len(items)), key=lambda i: len(items[i].question))
+    asked: dict[int, Asked] = {}
+    for start in tqdm(range(0, len(items), batch_size), desc="asking", unit="batch"):
+        rows = by_length[start : start + batch_size]
+        batch = [items[row] for row in rows]
+        shown = [
+            [item.picture for item in batch],
+            [other[item.picture] for item in batch],
+            [blank for _ in batch],
+        ]
+        answers = [_answer(assistant, batch, prefix.select(torch.tensor(p)), max_new_tokens) for p in shown]
+        for row, item, *texts in zip(rows, batch, *answers, strict=True):
+            asked[row] = Asked(item, *texts)
+    return [asked[row] for row in range(len(items))]
+
+
+def score(asked: Sequence[Asked]) -> list[Score]:
+    """Return one score a kind, in alphabetical order, and "all" at the end."""
+    kinds = sorted({one.item.kind for one in asked})
+    groups = [(kind, [one for one in asked if one.item.kind == kind]) for kind in kinds]
+    return [_score(kind, group) for kind, group in [*groups, ("all", list(asked))] if group]
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share."""
+    z = 1.959964
+    share = right / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Return the scores as lines of text, in percent."""
+    lines = [f"{'kind':<14}{'n':>5}{'right':>8}{'95 %':>14}{'shuffled':>10}{'blank':>8}"]
+    for row in scores:
+        interval = f"{100 * row.low:.0f}–{100 * row.high:.0f}"
+        lines.append(
+            f"{row.kind:<14}{row.n:>5}{100 * row.accuracy:>8.1f}{interval:>14}"
+            f"{100 * row.shuffled:>10.1f}{100 * row.blank:>8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _score(kind: str, group: Sequence[Asked]) -> Score:
+    right = sum(one.item.is_right(one.answer) for one in group)
+    low, high = wilson(right, len(group))
+    return Score(
+        kind,
+        len(group),
+        right / len(group),
+        low,
+        high,
+        sum(one.item.is_right(one.shuffled) for one in group) / len(group),
+        sum(one.item.is_right(one.blank) for one in group) / len(group),
+    )
+
+
+def _encode(assistant: Assistant, pictures: Sequence[Image.Image]) -> VisionPrefix:
+    """Encode pictures in small batches, one frame a row."""
+    made: list[VisionPrefix] = []
+    for start in range(0, len(pictures), 16):
+        pixels = assistant.processor.prepare_frames(pictures[start : start + 16])[:, None]
+        made.append(assistant.model.encode_images(pixels.to(assistant.model.device)))
+    return VisionPrefix.concatenate(made)
+
+
+def _answer(assistant: Assistant, items: Sequence[Item], prefix: VisionPrefix, max_new_tokens: int) -> list[str]:
+    placeholder = Image.new("RGB", (1, 1))
+    conversations = [
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": placeholder}, {"type": "text", "text": item.question}],
+            }
+        ]
+        for item in items
+    ]
+    inputs = assistant.processor.tokenize_conversations(conversations, add_generation_prompt=True)
+    inputs = {name: value.to(assistant.model.device) for name, value in inputs.items()}
+    made = assistant.model.generate(**inputs, vision_prefix=prefix, max_new_tokens=max_new_tokens, do_sample=False)
+    texts: list[str] = assistant.processor.tokenizer.batch_decode(
+        made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return [text.strip() for text in texts]

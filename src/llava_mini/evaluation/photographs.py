@@ -1,0 +1,85 @@
+"""Photographs that were never trained on and are never shipped: can the model name what it has not seen?
+
+They lie inside packages that are fetched for tests only. `photographs.json` was fixed before any model was measured on
+it, by one rule: every photograph in the listed folders with one main thing whose name a child knows or whose kind it
+can tell, at most three of one name a folder; drawings, monuments and people are left out.
+"""
+
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from llava_mini.data.names import plural
+from llava_mini.errors import DataError
+from llava_mini.evaluation.qt_resources import read_archive
+
+_LIST = Path(__file__).with_name("photographs.json")
+_LONGEST_ANSWER_WORDS = 12
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph and what its main object may be called."""
+
+    id: str
+    """Package and path."""
+    group: str
+    """"animals", "objects" or "imagenet"."""
+    names: tuple[str, ...]
+    """Accepted nouns: the common one, honest synonyms, the species."""
+    content: bytes
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, RGB, transparency on white."""
+        picture = Image.open(io.BytesIO(self.content)).convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        ground.alpha_composite(picture)
+        return ground.convert("RGB")
+
+
+def load_photographs(sources: Path) -> list[Photograph]:
+    """Read all photographs of the list.
+
+    Raises:
+        DataError: when a package has not been fetched, or misses a file.
+    """
+    archives: dict[Path, dict[str, bytes]] = {}
+    photographs = []
+    for row in json.loads(_LIST.read_text(encoding="utf-8")):
+        file = sources / row["package"] / row.get("archive", row["path"])
+        if not file.is_file():
+            raise DataError(f"{file} is missing; fetch it with 'llava-mini data fetch --use test'")
+        if "archive" in row:
+            if file not in archives:
+                archives[file] = dict(read_archive(file))
+            if row["path"] not in archives[file]:
+                raise DataError(f"{file.name} holds no {row['path']}; another version of {row['package']} is needed")
+            content = archives[file][row["path"]]
+        else:
+            content = file.read_bytes()
+        photographs.append(Photograph(f"{row['package']}/{row['path']}", row["group"], tuple(row["names"]), content))
+    return photographs
+
+
+def names_match(answer: str, names: tuple[str, ...]) -> bool:
+    """Tell whether the first sentence of an answer names the object, in the singular or plural.
+
+    A sentence of more than twelve words wins nothing, so that listing names does not pay; nor does a longer name that
+    only contains the right word ("hot dog" for a dog), or a denial.
+    """
+    first = re.split(r"(?<=[.!?])\s|\n", answer.strip().lower(), maxsplit=1)[0]
+    words = re.findall(r"[\w'-]+", first)
+    if len(words) > _LONGEST_ANSWER_WORDS or {"no", "not"} & set(words):
+        return False
+    text = " ".join(words)
+    for trap in ("hot dog", "sea lion", "guinea pig", "cattle dog", "dog house", "car wheel", "duck-billed"):
+        if trap not in names:
+            text = text.replace(trap, "")
+    return any(
+        re.search(rf"(?<![\w-]){re.escape(form)}(?![\w-])", text) for name in names for form in (name, plural(name))
+    )

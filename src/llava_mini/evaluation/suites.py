@@ -1,0 +1,72 @@
+"""What is asked: photographs that were never trained on, and scenes drawn from held-out seeds, cut-outs and grounds."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from llava_mini.data.cutouts import load_cutouts
+from llava_mini.data.layouts import SceneSplit
+from llava_mini.data.questions import ask_about, is_correct
+from llava_mini.data.scenes import SceneLibrary, draw_scene
+from llava_mini.errors import ConfigError
+from llava_mini.evaluation.controls import Item
+from llava_mini.evaluation.photographs import load_photographs, names_match
+
+# Seeds that training never uses: it counts up from 0.
+_FIRST_SEED = {"new": 10_000_000, "unseen": 20_000_000}
+_NAMING = ("What is this?", "What do you see in the picture?")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Pictures and the questions about them."""
+
+    pictures: list[Image.Image]
+    items: list[Item]
+
+
+def photographs(sources: Path, limit: int | None = None) -> Suite:
+    """Name the main object of photographs; each is asked once, in two phrasings by turns."""
+    chosen = load_photographs(sources)[:limit]
+    items = [
+        Item(photo.group, index, _NAMING[index % 2], partial(names_match, names=photo.names))
+        for index, photo in enumerate(chosen)
+    ]
+    return Suite([photo.image for photo in chosen], items)
+
+
+def scenes(sources: Path, limit: int | None = None, *, split: SceneSplit = "new") -> Suite:
+    """Ask about new scenes of trained cut-outs ("new"), or of held-out ones on held-out grounds ("unseen")."""
+    library = SceneLibrary(load_cutouts(sources, "train"), load_cutouts(sources, "unseen"))
+    names = library.unseen_names if split == "unseen" else library.names
+    pictures, items = [], []
+    for index in range(limit or 100):
+        seed = _FIRST_SEED[split] + index
+        scene = draw_scene(seed, library, split)
+        pictures.append(scene.image)
+        for question in ask_about(scene, random.Random(seed), names):
+            if question.kind != "caption":  # a caption is right or wrong in too many ways
+                items.append(Item(question.kind, index, question.text, partial(is_correct, question)))
+    return Suite(pictures, items)
+
+
+SUITES: dict[str, Callable[[Path, int | None], Suite]] = {
+    "photographs": photographs,
+    "scenes": scenes,
+    "unseen-scenes": partial(scenes, split="unseen"),
+}
+
+
+def find_suite(name: str) -> Callable[[Path, int | None], Suite]:
+    """Return a suite by name.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    if name not in SUITES:
+        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}")
+    return SUITES[name]

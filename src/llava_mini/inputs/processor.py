@@ -1,0 +1,268 @@
+"""Text and media → the tensors of the model, for one conversation or a batch.
+
+B batch · F frames · P parts · L text · C² tokens of a frame.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from llava_mini.config import LlavaMiniConfig
+from llava_mini.errors import InputError
+from llava_mini.inputs.chat import IMAGE_TOKEN, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
+from llava_mini.inputs.media import Picture, Video, load_media, open_picture
+from llava_mini.inputs.tiling import tiles
+
+Media = Picture | Video
+_MEDIA_KEYS = ("image", "video", "path", "url")
+
+
+class LlavaMiniProcessor(ProcessorMixin):
+    """Prepare pictures, videos and conversations for `LlavaMiniForConditionalGeneration`.
+
+    Pictures and the frames of videos go one way: `pixel_values` `(B, F, P, 3, H, W)`, padded over F with zeros.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        tokens_per_frame: int = 1,
+        tiles: int = 1,
+        image_aspect_ratio: Literal["crop", "pad", "stretch"] = "pad",
+        fps: float = 1.0,
+        max_frames: int = 128,
+        **_: Any,
+    ) -> None:
+        self.tokens_per_frame = tokens_per_frame
+        self.tiles = tiles
+        self.image_aspect_ratio = image_aspect_ratio
+        self.fps = fps
+        self.max_frames = max_frames
+        self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
+        missing = [token for token in (IMAGE_TOKEN, VIDEO_TOKEN) if token not in tokenizer.get_added_vocab()]
+        if missing:
+            tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_config(
+        cls, config: LlavaMiniConfig, image_processor: Any, tokenizer: Any, chat_template: str
+    ) -> "LlavaMiniProcessor":
+        """Build the processor that fits a model."""
+        return cls(
+            image_processor,
+            tokenizer,
+            chat_template=chat_template,
+            tokens_per_frame=config.tokens_per_frame,
+            tiles=config.tiles,
+            image_aspect_ratio=config.image_aspect_ratio,
+        )
+
+    def prepare_frames(self, frames: Sequence[Image.Image]) -> Tensor:
+        """Cut, resize and normalise RGB pictures: `(F, P, 3, H, W)`."""
+        size = self.image_processor.crop_size
+        side = size["height"]
+        parts = [part for frame in frames for part in tiles(frame, self.tiles, side, aspect=self.image_aspect_ratio)]
+        pixels = self.image_processor(parts, return_tensors="pt")["pixel_values"]
+        return torch.as_tensor(pixels).unflatten(0, (len(frames), -1))
+
+    def __call__(
+        self, images: Any = None, text: str | list[str] | None = None, videos: Any = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Tokenize texts in which `<image>` and `<video>` stand where the media go.
+
+        Args:
+            images: a picture, a list of them for one text, or a list a text. Files, bytes or PIL pictures.
+            videos: the same for videos: files, or lists of frames.
+
+        Raises:
+            InputError: when placeholders and media do not fit together.
+        """
+        kwargs.pop("return_tensors", None)
+        if text is None:
+            raise InputError("the processor got no text; give a prompt, or a list of prompts")
+        texts = [text] if isinstance(text, str) else list(text)
+        chats = []
+        for prompt in texts:
+            ids = self.tokenizer(prompt, add_special_tokens=kwargs.get("add_special_tokens", True))["input_ids"]
+            chats.append(ChatTokens(ids, [False] * len(ids)))
+        pictures = [[_picture(item) for item in row] for row in _rows(images, chats, self.image_token_id)]
+        clips = [[self._video(item) for item in row] for row in _rows(videos, chats, self.video_token_id)]
+        media = [
+            _in_order(chat.ids, self.image_token_id, self.video_token_id, row_images, row_videos)
+            for chat, row_images, row_videos in zip(chats, pictures, clips, strict=True)
+        ]
+        return self._batch(chats, media)
+
+    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
+        """Render a conversation, or a batch of them; with `tokenize=True` load its media and give model inputs.
+
+        A content part is `{"type": "text", "text": …}`, `{"type": "image", "image" or "path": …}` or
+        `{"type": "video", "video" or "path": …}`. `instruction_mask` marks all but the answers.
+        """
+        if not kwargs.pop("tokenize", False):
+            return super().apply_chat_template(conversation, chat_template, **kwargs)
+        template = chat_template or self.chat_template
+        if not template:
+            raise InputError("this processor has no chat template; pass chat_template=…")
+        conversations = [conversation] if isinstance(conversation[0], dict) else list(conversation)
+        want_dict, want_mask = kwargs.pop("return_dict", False), kwargs.pop("return_assistant_tokens_mask", False)
+        render = {
+            name: kwargs[name] for name in ("add_generation_prompt", "continue_final_message") if kwargs.get(name)
+        }
+        chats = [tokenize_chat(self.tokenizer, _plain(messages), template, **render) for messages in conversations]
+        batch = self._batch(chats, [self._media_of(messages) for messages in conversations], mask=want_mask)
+        return batch if want_dict else batch["input_ids"]
+
+    def tokenize_conversations(self, conversations: list[Messages], **render: Any) -> BatchFeature:
+        """Tokenize conversations as `apply_chat_template` does, without their pixels: those are encoded apart."""
+        return self._tensors(
+            [
+                self._expand(
+                    tokenize_chat(self.tokenizer, _plain(messages), str(self.chat_template), **render),
+                    self._media_of(messages),
+                )
+                for messages in conversations
+            ]
+        )
+
+    def _media_of(self, messages: Messages) -> list[Media]:
+        """Load the pictures and videos of a conversation, in the order in which they stand."""
+        media: list[Media] = []
+        for message in messages:
+            if isinstance(message.get("content"), list):
+                for part in message["content"]:
+                    if part.get("type") in ("image", "video"):
+                        source = next((part[key] for key in _MEDIA_KEYS if key in part), None)
+                        if source is None:
+                            raise InputError(f"a {part['type']} part names no file; add 'path' or '{part['type']}'")
+                        media.append(_picture(source) if part["type"] == "image" else self._video(source))
+        return media
+
+    def _video(self, source: Any) -> Video:
+        if isinstance(source, Video):
+            return source
+        if isinstance(source, list | tuple):
+            frames = [_picture(frame).image for frame in source]
+            return Video(frames, [float(i) for i in range(len(frames))], float(len(frames)), "frames")
+        loaded = load_media(source, fps=self.fps, max_frames=self.max_frames)
+        if isinstance(loaded, Picture):
+            return Video([loaded.image], [0.0], 0.0, loaded.name)
+        return loaded
+
+    def _batch(self, chats: list[ChatTokens], media: list[list[Media]], *, mask: bool = False) -> BatchFeature:
+        """Expand placeholders, pad on the left, stack the pixels."""
+        data = self._tensors([self._expand(chat, row) for chat, row in zip(chats, media, strict=True)], mask=mask)
+        frames = [[frame for item in row for frame in _frames(item)] for row in media]
+        if any(frames):
+            pixels = [self.prepare_frames(row) if row else None for row in frames]
+            shape = next(p.shape for p in pixels if p is not None)
+            data["pixel_values"] = torch.zeros(len(frames), max(map(len, frames)), *shape[1:])
+            for index, row_pixels in enumerate(pixels):
+                if row_pixels is not None:
+                    data["pixel_values"][index, : len(row_pixels)] = row_pixels
+        return data
+
+    def _tensors(self, rows: list[ChatTokens], *, mask: bool = False) -> BatchFeature:
+        """Pad token rows into `input_ids`, `attention_mask` and `instruction_mask`, each `(B, L)`."""
+        longest = max(len(row.ids) for row in rows)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        left = self.tokenizer.padding_side == "left"
+
+        def padded(values: list[Any], fill: int) -> list[int]:
+            filling = [fill] * (longest - len(values))
+            return filling + [int(v) for v in values] if left else [int(v) for v in values] + filling
+
+        data = {
+            "input_ids": torch.tensor([padded(row.ids, pad) for row in rows]),
+            "attention_mask": torch.tensor([padded([1] * len(row.ids), 0) for row in rows]),
+            "instruction_mask": torch.tensor([padded([not a for a in row.answers], 0) for row in rows]),
+        }
+        if mask:
+            data["assistant_masks"] = torch.tensor([padded(row.answers, 0) for row in rows])
+        return BatchFeature(data)
+
+    def _expand(self, chat: ChatTokens, media: list[Media]) -> ChatTokens:
+        """Repeat each placeholder as often as its medium has vision tokens."""
+        placeholders = sum(token in (self.image_token_id, self.video_token_id) for token in chat.ids)
+        if placeholders != len(media):
+            raise InputError(f"the text has {placeholders} places for pictures and videos, but {len(media)} were given")
+        ids: list[int] = []
+        answers: list[bool] = []
+        upcoming = iter(media)
+        for token, answer in zip(chat.ids, chat.answers, strict=True):
+            repeats = 1
+            if token in (self.image_token_id, self.video_token_id):
+                repeats = len(_frames(next(upcoming))) * self.tokens_per_frame
+                token = self.image_token_id
+            ids += [token] * repeats
+            answers += [answer] * repeats
+        return ChatTokens(ids, answers)
+
+
+def _frames(item: Media) -> list[Image.Image]:
+    return [item.image] if isinstance(item, Picture) else list(item.images)
+
+
+def _picture(source: Any) -> Picture:
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        source = Image.fromarray(source)
+    return Picture(open_picture(source), "picture")
+
+
+def _plain(messages: Messages) -> Messages:
+    """Drop the media themselves, so that a template sees text and types only."""
+    return [
+        {
+            **message,
+            "content": [{k: v for k, v in part.items() if k not in _MEDIA_KEYS} for part in message["content"]]
+            if isinstance(message.get("content"), list)
+            else message.get("content"),
+        }
+        for message in messages
+    ]
+
+
+def _rows(given: Any, chats: list[ChatTokens], token_id: int) -> list[list[Any]]:
+    """Return one list of media a text, from nested lists or one flat list."""
+    wanted = [chat.ids.count(token_id) for chat in chats]
+    if given is None:
+        given = []
+    if not isinstance(given, list | tuple):
+        given = [given]
+    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given) and sum(wanted) != len(given):
+        return [list(row) for row in given]
+    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given) and not _is_clip(given, wanted):
+        return [list(row) for row in given]
+    if sum(wanted) != len(given):
+        raise InputError(f"the texts have {sum(wanted)} places for media, but {len(given)} were given")
+    upcoming = iter(given)
+    return [[next(upcoming) for _ in range(count)] for count in wanted]
+
+
+def _is_clip(given: Sequence[Any], wanted: list[int]) -> bool:
+    """Tell whether lists stand for videos given as frames rather than for rows."""
+    return any(len(row) != count for row, count in zip(given, wanted, strict=True))
+
+
+def _in_order(ids: list[int], image_id: int, video_id: int, images: list[Any], videos: list[Any]) -> list[Media]:
+    """Interleave pictures and videos as their placeholders stand."""
+    if ids.count(image_id) != len(images) or ids.count(video_id) != len(videos):
+        raise InputError(
+            f"the text has {ids.count(image_id)} × <image> and {ids.count(video_id)} × <video>, "
+            f"but {len(images)} pictures and {len(videos)} videos were given"
+        )
+    pictures, clips = iter(images), iter(videos)
+    return [next(pictures) if token == image_id else next(clips) for token in ids if token in (image_id, video_id)]

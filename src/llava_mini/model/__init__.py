@@ -1,0 +1,1 @@
+"""Tensors → logits; reads like section 4 of the paper."""

@@ -1,0 +1,98 @@
+"""Query-based compression: one frame's N² patches become C² vision tokens.
+
+Source: LLaVA-Mini, section 4.1.  B frames · N² patches · C² queries · d width.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llava_mini.model.positions import sincos_grid
+
+
+class Compressed(NamedTuple):
+    """What compression gives."""
+
+    tokens: Tensor
+    """`(B, C², d)`."""
+    weights: Tensor
+    """`(B, C², N²)`, rows sum to 1: where a query looked."""
+
+
+class QueryCompressor(nn.Module):
+    """Let C² learned queries look at the patches as the paper's equation writes it: one softmax, no other weights.
+
+    A = softmax((Q + PE(Q)) · (H + PE(H))ᵀ),  Ĥ = A · H.
+
+    `key_norm` is ours: keys are normalised, scores scaled by 1/√d, and a single query gets no position code (it
+    would point every picture to its middle), so that the softmax starts almost flat.
+    """
+
+    def __init__(self, size: int, width: int, *, key_norm: bool = False) -> None:
+        super().__init__()
+        self.size, self.width, self.key_norm = size, width, key_norm
+        self.query = nn.Parameter(torch.zeros(size**2, width))
+        nn.init.normal_(self.query, std=0.02)
+
+    def forward(self, patches: Tensor) -> Compressed:
+        """Compress `(B, N², d)` patches of a square grid."""
+        side = math.isqrt(patches.shape[1])
+        keys = F.layer_norm(patches, (self.width,)) if self.key_norm else patches
+        keys = keys + sincos_grid(side, self.width).to(patches)
+        query: Tensor = self.query
+        if self.size > 1 or not self.key_norm:
+            query = query + sincos_grid(self.size, self.width, extent=side).to(patches)
+        scores = query @ keys.transpose(1, 2)
+        weights = (scores / math.sqrt(self.width) if self.key_norm else scores).softmax(dim=-1)
+        return Compressed(weights @ patches, weights)
+
+
+class MultiHeadQueryCompressor(nn.Module):
+    """Compress as the released weights need it: norms, a trained position table, 8 heads, biases.
+
+    Q = LN(query) + pos, K = LN(X) + resize(pos), V = LN(X). For C = 1 the position is one vector for every patch
+    and cancels in the softmax. No residual, no output norm.
+    """
+
+    def __init__(self, size: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.size, self.width = size, width
+        self.query = nn.Parameter(torch.zeros(size**2, width))
+        self.pos_embed = nn.Parameter(sincos_grid(size, width))
+        self.ln_q = nn.LayerNorm(width)
+        self.ln_kv = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        nn.init.normal_(self.query, std=0.02)
+
+    def forward(self, patches: Tensor) -> Compressed:
+        """Compress `(B, N², d)` patches of a square grid."""
+        values = self.ln_kv(patches)
+        keys = values + self._resized(math.isqrt(patches.shape[1]))
+        queries = (self.ln_q(self.query) + self.pos_embed).expand(len(patches), -1, -1)
+        tokens, weights = self.attn(queries, keys, values, need_weights=True)
+        return Compressed(tokens, weights)
+
+    def _resized(self, side: int) -> Tensor:
+        """Stretch the C×C position table over the patches: `(N², d)`."""
+        table = self.pos_embed.float().reshape(1, self.size, self.size, self.width).permute(0, 3, 1, 2)
+        table = F.interpolate(table, size=(side, side), mode="bicubic", align_corners=False)
+        return table.flatten(2).squeeze(0).T.to(self.pos_embed.dtype)
+
+
+class AveragePooling(nn.Module):
+    """Average the patches of each of C×C regions: the baseline of the paper's Table 8."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, patches: Tensor) -> Compressed:
+        """Compress `(B, N², d)` patches of a square grid."""
+        side = math.isqrt(patches.shape[1])
+        cells = torch.eye(side**2, dtype=patches.dtype, device=patches.device).reshape(1, side**2, side, side)
+        weights = F.adaptive_avg_pool2d(cells, self.size).flatten(2).squeeze(0).T  # (C², N²)
+        weights = weights.expand(len(patches), -1, -1)
+        return Compressed(weights @ patches, weights)

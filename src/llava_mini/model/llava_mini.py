@@ -1,0 +1,372 @@
+"""LLaVA-Mini: vision tower → compression → projector → pre-fusion → language model.
+
+Source: LLaVA-Mini, section 4, Figure 6; released order of the parts by default (docs/paper_vs_code.md).
+B batch · F frames · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from llava_mini.config import LlavaMiniConfig
+from llava_mini.errors import InputError
+from llava_mini.model.compression import AveragePooling, Compressed, MultiHeadQueryCompressor, QueryCompressor
+from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
+from llava_mini.model.projector import MLPProjector, RMSNorm, SemanticProjector
+from llava_mini.model.splice import count_frames, join_tiles, place
+from llava_mini.model.vision_tower import VisionTower
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionPrefix:
+    """All that is kept of the pictures of a batch: encode once, ask often."""
+
+    tokens: Tensor
+    """`(B, F, C², d)`: what the language model sees."""
+    states: list[LayerStates]
+    """Pre-fusion keys and values a layer, `(B·F, heads, V, head width)`; empty without pre-fusion."""
+    weights: Tensor
+    """`(B, F, C², patches)`: where the compression queries looked."""
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return int(self.tokens.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        kept = [self.tokens, self.weights, *(tensor for layer in self.states for tensor in layer)]
+        return sum(tensor.nbytes for tensor in kept)
+
+    def select(self, rows: Tensor) -> "VisionPrefix":
+        """Return the prefix of the rows `(B',)`, in that order and repeatedly if asked: several questions a picture."""
+        frames = torch.arange(self.frames, device=rows.device)
+        flat = (rows[:, None] * self.frames + frames).flatten()
+        states = [LayerStates(layer.keys[flat], layer.values[flat]) for layer in self.states]
+        return VisionPrefix(self.tokens[rows], states, self.weights[rows])
+
+    @staticmethod
+    def concatenate(prefixes: "Sequence[VisionPrefix]") -> "VisionPrefix":
+        """Join prefixes of the same number of frames into one batch."""
+        states = [
+            LayerStates(torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers]))
+            for layers in zip(*(prefix.states for prefix in prefixes), strict=True)
+        ]
+        tokens, weights = (torch.cat([getattr(p, name) for p in prefixes]) for name in ("tokens", "weights"))
+        return VisionPrefix(tokens, states, weights)
+
+
+class LlavaMiniPreTrainedModel(PreTrainedModel):
+    """What all LLaVA-Mini classes share: configuration and loading."""
+
+    config: LlavaMiniConfig
+    config_class = LlavaMiniConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules: ClassVar[list[str]] = ["ModalityPreFusion", "QueryCompressor"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "vision_prefix"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, QueryCompressor | MultiHeadQueryCompressor):
+            nn.init.normal_(module.query, std=self.config.text.initializer_range)
+        if isinstance(module, RMSNorm):
+            nn.init.constant_(module.weight, self.config.text.initializer_range)
+
+
+class LlavaMiniModel(LlavaMiniPreTrainedModel):
+    """The model without its language-modelling head."""
+
+    def __init__(self, config: LlavaMiniConfig) -> None:
+        super().__init__(config)
+        width = config.text.hidden_size
+        self.vision_tower = VisionTower(config.vision, config.vision_feature_layer)
+        self.compressor = _compressor(config)
+        self.multi_modal_projector = _projector(config)
+        self.projector_norm = RMSNorm(width) if config.projector_norm else None
+        self.pre_fusion = (
+            ModalityPreFusion(config.text, config.fusion_layers, residual=config.fusion_residual)
+            if config.fusion_layers
+            else None
+        )
+        self.language_model: Any = AutoModel.from_config(config.text)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the language model's word embeddings."""
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's word embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_vision_features(self, pixel_values: Tensor) -> Tensor:
+        """Run the tower over `(B, F, P, 3, H, W)` pixels: `(B, F, P, N², d_v)`."""
+        if pixel_values.ndim != 6:
+            raise InputError(f"pixel_values has shape {tuple(pixel_values.shape)}; it must be (B, F, P, 3, H, W)")
+        features: Tensor = self.vision_tower(pixel_values.flatten(0, 2).to(self.dtype))
+        return features.unflatten(0, pixel_values.shape[:3])
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return the vision tokens that the language model sees: `(B, F, C², d)`."""
+        return self.encode_images(pixel_values).tokens
+
+    def encode_images(
+        self, pixel_values: Tensor | None = None, *, vision_features: Tensor | None = None
+    ) -> VisionPrefix:
+        """Compress the pictures and run the vision half of pre-fusion (sections 4.1, 4.2); no text is needed.
+
+        Args:
+            pixel_values: `(B, F, P, 3, H, W)`.
+            vision_features: `(B, F, P, N², d_v)`, in place of pixels, when the tower has run before.
+        """
+        if vision_features is None:
+            if pixel_values is None:
+                raise InputError("encode_images got neither pixel_values nor vision_features; give one of them")
+            vision_features = self.get_vision_features(pixel_values)
+        batch, frames = vision_features.shape[:2]
+        features = vision_features.flatten(0, 1).to(self.dtype)  # (B·F, P, N², d_v)
+        projected = self._project(features)
+        tokens, weights = self._compress(features, projected)
+        states: list[LayerStates] = []
+        if self.pre_fusion is not None:
+            raster = join_tiles(projected, self.config.tiles)
+            rows = [raster] if features.shape[1] == 1 else [raster, projected[:, -1]]
+            if self.config.fuse_compressed and self.config.compression != "none":
+                rows.append(tokens)
+            out, states = self.pre_fusion.encode_vision(torch.cat(rows, dim=1))
+            if self.config.fuse_compressed and self.config.compression != "none":
+                tokens = out[:, -tokens.shape[1] :]
+        return VisionPrefix(tokens.unflatten(0, (batch, frames)), states, weights.unflatten(0, (batch, frames)))
+
+    def _project(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.multi_modal_projector(features)
+        return projected if self.projector_norm is None else self.projector_norm(projected)
+
+    def _compress(self, features: Tensor, projected: Tensor) -> Compressed:
+        """Compress `(R, P, N², ·)` features or projected patches; all tiles together, not the whole picture."""
+        if self.compressor is None:
+            tokens = projected.flatten(1, 2)
+            eye = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+            return Compressed(tokens, eye.expand(len(tokens), -1, -1))
+        if not self.config.compression_first:
+            compressed: Compressed = self.compressor(join_tiles(projected, self.config.tiles))
+            return compressed
+        compressed = self.compressor(join_tiles(features, self.config.tiles))
+        return Compressed(self._project(compressed.tokens), compressed.weights)
+
+    def fuse(self, words: Tensor, instruction: Tensor, prefix: VisionPrefix, frames: Tensor) -> Tensor:
+        """Let the instruction read the pictures (section 4.2); over frames the fused text is averaged in fp32.
+
+        Args:
+            words: `(B, L, d)` raw embeddings; no gradient flows back into them, as released.
+            instruction: `(B, L)`, true where a word is fused; all else keeps its raw embedding.
+            frames: `(B,)`, how many frames of each row are real.
+        """
+        if self.pre_fusion is None or not prefix.states:
+            return words
+        count = prefix.frames
+        rows = words.detach().repeat_interleave(count, dim=0)
+        fused = self.pre_fusion.fuse(rows, instruction.repeat_interleave(count, dim=0), prefix.states)
+        fused = fused.float().unflatten(0, (-1, count))  # (B, F, L, d)
+        real = (torch.arange(count, device=frames.device) < frames[:, None])[..., None, None]
+        mean = (fused * real).sum(dim=1) / frames.clamp(min=1)[:, None, None]
+        fused_here = instruction & (frames > 0)[:, None]
+        return torch.where(fused_here[..., None], mean.to(words.dtype), words)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        prefix: VisionPrefix | None,
+        *,
+        attention_mask: Tensor | None = None,
+        instruction_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Build the language model's input: fused words, raw answers, vision tokens in place: `(B, L, d)`."""
+        is_image = input_ids == self.config.image_token_id
+        words: Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
+        if prefix is None:
+            if is_image.device.type != "meta" and bool(is_image.any()):
+                raise InputError("the text holds image tokens but no pictures were given")
+            return words
+        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        instruction = present.bool() & ~is_image
+        if instruction_mask is not None and not self.config.fuse_history:
+            instruction = instruction & instruction_mask.bool()
+        frames = count_frames(is_image, prefix.tokens.shape[2], prefix.frames)
+        words = self.fuse(words, instruction, prefix, frames)
+        return place(words, is_image, prefix.tokens, frames)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        instruction_mask: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        vision_prefix: VisionPrefix | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run text and pictures through the model.
+
+        Args:
+            input_ids: `(B, L)` with C² image tokens a frame.
+            pixel_values: `(B, F, P, 3, H, W)`; rows with fewer frames are padded at the end.
+            attention_mask: `(B, L)`, or longer by what the cache holds.
+            instruction_mask: `(B, L)`, true for the user's words, false for answers, which are never fused.
+            vision_features: `(B, F, P, N², d_v)`, in place of `pixel_values`.
+            vision_prefix: what `encode_images` gave, in place of both.
+
+        Raises:
+            InputError: when image tokens and pictures do not fit together.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise InputError("the model got neither input_ids nor inputs_embeds; give one of them")
+            if vision_prefix is None and (pixel_values is not None or vision_features is not None):
+                vision_prefix = self.encode_images(pixel_values, vision_features=vision_features)
+            inputs_embeds = self.embed(
+                input_ids, vision_prefix, attention_mask=attention_mask, instruction_mask=instruction_mask
+            )
+        out: BaseModelOutputWithPast = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        return out
+
+
+class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixin):
+    """LLaVA-Mini with its language-modelling head: ask, generate, train."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: LlavaMiniConfig) -> None:
+        super().__init__(config)
+        self.model = LlavaMiniModel(config)
+        self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the language model's word embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's word embeddings."""
+        self.model.set_input_embeddings(value)
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The embedding table `(vocabulary, d)`."""
+        table = self.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
+        return table
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the language-modelling head."""
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return the vision tokens that the language model sees: `(B, F, C², d)`."""
+        return self.model.get_image_features(pixel_values)
+
+    def encode_images(
+        self, pixel_values: Tensor | None = None, *, vision_features: Tensor | None = None
+    ) -> VisionPrefix:
+        """Encode pictures once for many questions; see `LlavaMiniModel.encode_images`."""
+        return self.model.encode_images(pixel_values, vision_features=vision_features)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        instruction_mask: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        vision_prefix: VisionPrefix | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Run the model; with `labels` `(B, L)` (−100 = not supervised) return the loss too.
+
+        Supervised tokens are answers: they are never fused. See `LlavaMiniModel.forward` for the other arguments.
+        """
+        if labels is not None:
+            unsupervised = labels == -100
+            instruction_mask = unsupervised if instruction_mask is None else unsupervised & instruction_mask.bool()
+        out = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            instruction_mask=instruction_mask,
+            vision_features=vision_features,
+            vision_prefix=vision_prefix,
+            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(out.last_hidden_state[:, kept, :])
+        loss = None
+        if labels is not None:
+            items = {"num_items_in_batch": kwargs["num_items_in_batch"]} if "num_items_in_batch" in kwargs else {}
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text.vocab_size, **items)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=out.past_key_values,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Give pictures to the first step only; generated words keep their raw embeddings."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration:
+            for name in ("pixel_values", "vision_features", "vision_prefix", "instruction_mask"):
+                inputs.pop(name, None)
+        return inputs
+
+
+def _compressor(config: LlavaMiniConfig) -> nn.Module | None:
+    width = config.vision.hidden_size if config.compression_first else config.text.hidden_size
+    if config.compression == "none":
+        return None
+    if config.compression == "average":
+        return AveragePooling(config.compression_size)
+    if config.compression_attention == "plain":
+        return QueryCompressor(config.compression_size, width, key_norm=config.compression_key_norm)
+    return MultiHeadQueryCompressor(config.compression_size, width, config.compression_heads)
+
+
+def _projector(config: LlavaMiniConfig) -> nn.Module:
+    widths = (config.vision.hidden_size, config.text.hidden_size)
+    if config.projector_classes:
+        return SemanticProjector(*widths, config.projector_classes, config.projector_class_channels)
+    return MLPProjector(*widths)

@@ -1,0 +1,120 @@
+"""The warm-up before stage 1: every patch learns the words of what covers it, before any transformer runs.
+
+Ours, not the paper's; named "patch alignment" in docs/training.md and switched by leaving the stage out.
+B pictures · N² patches · V words · d width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from llava_mini.data.prepared import PreparedScene
+from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """The words that patches are aligned with, as the language model embeds them."""
+
+    words: tuple[str, ...]
+    embeddings: Tensor
+    """`(V, d)`, each of length 1."""
+
+    def index(self, word: str | None) -> int:
+        """Return the row of a word, −100 for none or an unknown one."""
+        return self._places.get(word or "", -100)
+
+    @property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words)}
+
+
+def embed_words(words: list[str], embeddings: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Return the mean embedding of each word's tokens, as they stand in a sentence: `(V, d)`."""
+    rows = [embeddings[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].mean(dim=0) for word in words]
+    return torch.stack(rows).detach()
+
+
+class PatchAlignment(nn.Module):
+    """Cross-entropy of patches and compressed tokens against names and colours.
+
+    loss = CE(patch, name) + CE(patch, colour) + weight · CE(token, name of the largest object).
+    """
+
+    def __init__(
+        self, model: LlavaMiniForConditionalGeneration, table: WordTable, *, token_weight: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.model = model.model
+        self.words = nn.Buffer(table.embeddings, persistent=False)
+        self.sharpness = nn.Parameter(torch.tensor(3.0))
+        self.token_weight = token_weight
+
+    def forward(self, vision_features: Tensor, names: Tensor, colours: Tensor, main: Tensor) -> dict[str, Tensor]:
+        """Return the loss.
+
+        Args:
+            vision_features: `(B, N², d_v)`.
+            names: `(B, N²)`, row of the word table, −100 where nothing is named.
+            colours: `(B, N²)`, likewise.
+            main: `(B,)`, the largest object's name.
+        """
+        projected = self.model._project(vision_features[:, None])
+        tokens, _ = self.model._compress(vision_features[:, None], projected)
+        patches = self._scores(projected.flatten(0, 2))
+        loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
+        loss = loss + self.token_weight * _cross_entropy(self._scores(tokens[:, 0]), main)
+        return {"loss": loss, "token_logits": self._scores(tokens[:, 0]).detach()}
+
+    def _scores(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) @ self.words.T * self.sharpness.exp()
+
+
+def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str, Tensor]:
+    """Return the targets of `PatchAlignment` for a batch of scenes."""
+    names, colours, main = [], [], []
+    for scene in scenes:
+        name_rows = torch.tensor([*(table.index(name) for name in scene.names), -100])
+        colour_rows = torch.tensor([*(table.index(colour) for colour in scene.colours), table.index(scene.background)])
+        names.append(name_rows[scene.cells])  # cell −1 takes the last entry: the background
+        colours.append(colour_rows[scene.cells])
+        covered = torch.bincount(scene.cells[scene.cells >= 0], minlength=len(scene.names))
+        main.append(name_rows[int(covered.argmax())] if scene.names else torch.tensor(-100))
+    return {
+        "vision_features": torch.stack([scene.features for scene in scenes]),
+        "names": torch.stack(names),
+        "colours": torch.stack(colours),
+        "main": torch.stack(main),
+    }
+
+
+def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Plant ImageNet classes into the features of other scenes: photographs are not to be had, their classes are.
+
+    A random rectangle of cells, never smaller than a third of the side, is moved along the unit weight of the class.
+
+    Args:
+        features: `(B, N², d_v)`.
+        classes: `(B,)`, one class a picture.
+    """
+    side = int(features.shape[1] ** 0.5)
+    made = features.clone().unflatten(1, (side, side))
+    directions = F.normalize(classifier.weight[classes], dim=-1)
+    for row, direction in enumerate(directions):
+        height, width = (int(torch.randint(side // 3, side + 1, (), generator=generator)) for _ in range(2))
+        top, left = (int(torch.randint(0, side - n + 1, (), generator=generator)) for n in (height, width))
+        strength = 3 + 6 * torch.rand((), generator=generator)
+        region = made[row, top : top + height, left : left + width, : classifier.in_features]
+        made[row, top : top + height, left : left + width, : classifier.in_features] = (
+            region + strength * direction
+        ).clamp(0, 6)
+    return made.flatten(1, 2)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    if not bool((targets >= 0).any()):
+        return scores.sum() * 0
+    return F.cross_entropy(scores, targets)

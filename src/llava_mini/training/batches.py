@@ -1,0 +1,117 @@
+"""Prepared scenes → the batches of each objective; which questions are asked is drawn anew in every step.
+
+M pictures · B questions · L text.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llava_mini.data.names import are_kin
+from llava_mini.data.prepared import PreparedScene
+from llava_mini.data.questions import Question, ask_name, ask_presence
+from llava_mini.inputs.chat import ChatTokens, tokenize_chat
+from llava_mini.inputs.processor import LlavaMiniProcessor
+from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes
+from llava_mini.training.stages import Stage
+
+
+@dataclass
+class SceneCollator:
+    """Turn scenes into a batch; part of them get an ImageNet class planted into their features."""
+
+    stage: Stage
+    processor: LlavaMiniProcessor
+    table: WordTable
+    classifier: nn.Linear | None
+    """The tower's classifier, whose classes are planted; None: nothing is planted."""
+    class_names: list[str]
+    tokens_per_frame: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts: dict[str, int] = {}
+        for name in self.class_names:
+            counts[name] = counts.get(name, 0) + 1
+        # A name is drawn as often as any other: 118 classes are dogs.
+        self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
+        self._tokens: dict[tuple[str, str], ChatTokens] = {}
+
+    def __call__(self, scenes: list[PreparedScene]) -> dict[str, Tensor]:
+        """Build a batch; chance hangs on the seed and on which scenes meet, so a resumed run draws the same."""
+        rng = random.Random(f"{self.seed}/{[scene.index for scene in scenes]}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        planted = [rng.random() < self.stage.imagined and self.classifier is not None for _ in scenes]
+        features = torch.stack([scene.features for scene in scenes])
+        classes = torch.multinomial(self._chances, len(scenes), replacement=True, generator=generator)
+        if self.classifier is not None and any(planted):
+            rows = torch.tensor(planted)
+            with torch.no_grad():
+                features[rows] = imagine_classes(features[rows], self.classifier, classes[rows], generator=generator)
+        names = [self.class_names[int(number)] if here else None for number, here in zip(classes, planted, strict=True)]
+        if self.stage.objective == "alignment":
+            return self._alignment(scenes, features, names)
+        return self._answers(scenes, features, names, rng)
+
+    def _alignment(self, scenes: list[PreparedScene], features: Tensor, planted: list[str | None]) -> dict[str, Tensor]:
+        batch = alignment_targets(scenes, self.table)
+        changed = (features - batch["vision_features"]).abs().amax(dim=-1) > 0  # (M, N²)
+        for row, name in enumerate(planted):
+            if name is not None:
+                batch["names"][row] = torch.where(changed[row], self.table.index(name), -100)
+                batch["colours"][row] = -100
+                batch["main"][row] = self.table.index(name)
+        return {**batch, "vision_features": features}
+
+    def _answers(
+        self, scenes: list[PreparedScene], features: Tensor, planted: list[str | None], rng: random.Random
+    ) -> dict[str, Tensor]:
+        chats: list[ChatTokens] = []
+        picture: list[int] = []
+        for row, (scene, name) in enumerate(zip(scenes, planted, strict=True)):
+            for question in self._questions(scene, name, rng):
+                chats.append(self._tokenize(question))
+                picture.append(row)
+        longest = max(len(chat.ids) for chat in chats)
+        input_ids = torch.zeros(len(chats), longest, dtype=torch.long)
+        attention_mask, labels = torch.zeros_like(input_ids), torch.full_like(input_ids, -100)
+        for row, chat in enumerate(chats):
+            ids = torch.tensor(chat.ids)
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+            labels[row, : len(ids)] = torch.where(torch.tensor(chat.answers), ids, -100)
+        return {
+            "vision_features": features[:, None, None],
+            "picture": torch.tensor(picture),
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+        }
+
+    def _questions(self, scene: PreparedScene, planted: str | None, rng: random.Random) -> list[Question]:
+        if planted is not None:
+            other = rng.choice([name for name in self.class_names if not are_kin(name, planted)])
+            present = rng.random() < 0.5
+            return [ask_name(planted, rng), ask_presence(planted if present else other, rng, present=present)]
+        fitting = [q for q in scene.questions if not self.stage.kinds or q.kind in self.stage.kinds]
+        fitting = fitting or scene.questions
+        return rng.sample(fitting, min(self.stage.questions_per_picture, len(fitting)))
+
+    def _tokenize(self, question: Question) -> ChatTokens:
+        """Tokenize one turn, its placeholder expanded."""
+        key = (question.text, question.answer)
+        if key not in self._tokens:
+            messages: list[dict[str, Any]] = [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]},
+                {"role": "assistant", "content": question.answer},
+            ]
+            chat = tokenize_chat(self.processor.tokenizer, messages, str(self.processor.chat_template))
+            repeats = [self.tokens_per_frame if i == self.processor.image_token_id else 1 for i in chat.ids]
+            self._tokens[key] = ChatTokens(
+                [token for token, n in zip(chat.ids, repeats, strict=True) for _ in range(n)],
+                [answer for answer, n in zip(chat.answers, repeats, strict=True) for _ in range(n)],
+            )
+        return self._tokens[key]

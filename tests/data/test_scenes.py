@@ -1,0 +1,144 @@
+"""Scenes: the same seed draws the same scene, and what is said about it is what is drawn."""
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from llava_mini.data.backgrounds import draw_background
+from llava_mini.data.cutouts import Cutout
+from llava_mini.data.scenes import CELLS, SHAPES, SIDE, Scene, SceneLibrary, draw_scene
+from llava_mini.data.shapes import shape_mask
+
+NAMES = ("dog", "cat", "apple", "pear", "bus", "hammer", "rose", "grapes")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SceneLibrary:
+    folder: Path = tmp_path_factory.mktemp("cutouts")
+    cutouts: dict[str, list[Cutout]] = {"train": [], "unseen": []}
+    for index, name in enumerate(NAMES):
+        for split, found in cutouts.items():
+            picture = Image.new("RGBA", (60, 40 + 5 * index), (0, 0, 0, 0))
+            ImageDraw.Draw(picture).ellipse((0, 0, 59, 35), fill=(30 * index, 90, 200 if split == "train" else 20))
+            picture.save(folder / f"{name}-{split}.png")
+            found.append(Cutout(name, folder / f"{name}-{split}.png", "emoji"))
+    return SceneLibrary(cutouts["train"], cutouts["unseen"])
+
+
+@pytest.fixture(scope="module")
+def scenes(library: SceneLibrary) -> list[Scene]:
+    return [draw_scene(seed, library, "train") for seed in range(400)]
+
+
+def test_a_seed_always_draws_the_same_scene(library: SceneLibrary, scenes: list[Scene]) -> None:
+    again = draw_scene(3, SceneLibrary(library.trained, library.unseen), "new")
+    assert again.image.tobytes() == scenes[3].image.tobytes()
+    assert again.objects == scenes[3].objects
+    assert again.image.tobytes() != scenes[4].image.tobytes()
+
+
+def test_a_scene_is_drawn_quickly(library: SceneLibrary, scenes: list[Scene]) -> None:
+    start = time.perf_counter()
+    for seed in range(60):
+        draw_scene(seed, library, "train")
+    assert (time.perf_counter() - start) / 60 < 0.05
+
+
+def test_pictures_are_square_rgb_and_boxes_lie_inside(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        assert scene.image.size == (SIDE, SIDE)
+        assert scene.image.mode == "RGB"
+        assert scene.objects
+        for thing in scene.objects:
+            left, top, right, bottom = thing.box
+            assert 0 <= left < right <= SIDE
+            assert 0 <= top < bottom <= SIDE
+            assert 0 < thing.area <= (right - left) * (bottom - top)
+
+
+def test_all_kinds_are_drawn_and_counts_are_balanced(scenes: list[Scene]) -> None:
+    kinds = Counter(scene.kind for scene in scenes)
+    assert set(kinds) == {"single", "shapes", "pair", "count", "mixed"}
+    counts = Counter(len(scene.objects) for scene in scenes if scene.kind in ("count", "shapes"))
+    assert set(counts) == {1, 2, 3, 4}
+    assert max(counts.values()) < 2 * min(counts.values())
+
+
+def test_copies_are_copies_and_objects_of_a_count_do_not_overlap(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        if scene.kind == "count":
+            assert len({(thing.name, thing.colour, thing.area) for thing in scene.objects}) == 1
+
+
+def test_shapes_of_a_scene_differ_in_name_and_colour(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        shapes = [thing for thing in scene.objects if thing.kind == "shape"]
+        if scene.kind != "count":
+            assert len({thing.name for thing in shapes}) == len(shapes)
+            assert len({thing.colour for thing in shapes}) == len(shapes)
+        assert scene.background not in {thing.colour for thing in shapes}
+
+
+def test_the_things_of_a_pair_are_apart(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        if scene.kind == "pair":
+            one, other = scene.objects
+            gaps = [abs(a - b) for a, b in zip(one.centre, other.centre, strict=True)]
+            assert max(gaps) > 0.25
+            assert one.name != other.name
+
+
+def test_cells_point_at_the_object_that_covers_them(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        assert scene.cell_objects.shape == (CELLS, CELLS)
+        assert scene.cell_objects.dtype == np.int8
+        assert scene.cell_objects.max() < len(scene.objects)
+        for row, column in np.argwhere(scene.cell_objects >= 0):
+            left, top, right, bottom = scene.objects[scene.cell_objects[row, column]].box
+            cell = SIDE / CELLS
+            assert left - cell < column * cell < right
+            assert top - cell < row * cell < bottom
+
+
+def test_most_objects_own_a_cell(scenes: list[Scene]) -> None:
+    owned = [index in scene.cell_objects for scene in scenes for index in range(len(scene.objects))]
+    assert np.mean(owned) > 0.95
+
+
+def test_a_plain_ground_is_the_colour_it_is_called(scenes: list[Scene]) -> None:
+    plain = [scene for scene in scenes if scene.background == "red"]
+    assert plain
+    for scene in plain:
+        red, green, blue = scene.image.getpixel((0, 0))  # type: ignore[misc]
+        assert red > 170
+        assert max(green, blue) < 60
+
+
+def test_unseen_scenes_use_held_out_cutouts_only(library: SceneLibrary) -> None:
+    drawn = {library.draw_cutout(random.Random(seed), "unseen").path for seed in range(100)}
+    assert drawn <= {cutout.path for cutout in library.unseen}
+    seen = {library.draw_cutout(random.Random(seed), "new").path for seed in range(100)}
+    assert seen <= {cutout.path for cutout in library.trained}
+
+
+def test_a_ground_avoids_the_colours_of_the_objects() -> None:
+    rng = random.Random(0)
+    words = {draw_background(rng, 16, ["red", "blue"], held_out=False, calm=True)[1] for _ in range(200)}
+    assert not words & {"red", "blue", "orange", "purple", "pink", "brown"}
+
+
+def test_a_library_with_one_name_still_draws_every_kind(library: SceneLibrary) -> None:
+    lonely = SceneLibrary(library.trained[:1])
+    assert {draw_scene(seed, lonely, "train").objects[0].kind for seed in range(40)} == {"cutout", "shape"}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_fills_a_good_part_of_its_mask(name: str) -> None:
+    mask = np.asarray(shape_mask(name, 60, 0.0)) / 255
+    assert 0.15 < mask.mean() < 0.8
+    assert mask[0, 0] == 0

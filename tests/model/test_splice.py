@@ -1,0 +1,53 @@
+"""Tiles become one raster, and vision tokens stand where the image stood."""
+
+import pytest
+import torch
+
+from llava_mini.errors import InputError
+from llava_mini.model.splice import count_frames, join_tiles, place
+
+
+@pytest.mark.parametrize("tiles", [2, 3])
+def test_tiles_become_one_raster_in_reading_order(tiles: int) -> None:
+    side = 4
+    whole = torch.arange((tiles * side) ** 2).reshape(tiles * side, tiles * side)
+    parts = [
+        whole[r * side : (r + 1) * side, c * side : (c + 1) * side].reshape(-1)
+        for r in range(tiles)
+        for c in range(tiles)
+    ]
+    parts.append(torch.full((side**2,), -1))  # the whole picture stands last and is no part of the raster
+    joined = join_tiles(torch.stack(parts)[None, ..., None].expand(2, -1, -1, 3), tiles)
+    assert joined.shape == (2, (tiles * side) ** 2, 3)
+    assert torch.equal(joined[1, :, 2], whole.flatten())
+
+
+def test_a_picture_without_tiles_is_its_own_raster() -> None:
+    part = torch.randn(2, 1, 9, 5)
+    assert torch.equal(join_tiles(part, 1), part[:, 0])
+
+
+def test_tokens_stand_in_frame_order_and_words_stay() -> None:
+    words = torch.zeros(3, 6, 2)
+    is_image = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
+    tokens = torch.arange(1, 13).reshape(3, 2, 2, 1).expand(-1, -1, -1, 2).float()
+    out = place(words, is_image, tokens, torch.tensor([2, 1, 0]))[..., 0]
+    assert out.tolist() == [[0, 1, 2, 0, 3, 4], [5, 6, 0, 0, 0, 0], [0] * 6]
+
+
+def test_tokens_take_the_dtype_of_the_words() -> None:
+    out = place(torch.zeros(1, 1, 2).bfloat16(), torch.ones(1, 1).bool(), torch.ones(1, 1, 1, 2), torch.tensor([1]))
+    assert out.dtype == torch.bfloat16
+
+
+def test_frames_are_counted_a_row() -> None:
+    is_image = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]).bool()
+    assert count_frames(is_image, 2, frames=2).tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("held", "frames"), [(3, 2), (6, 2), (2, 0)])
+def test_image_tokens_that_are_no_whole_number_of_frames_are_refused(held: int, frames: int) -> None:
+    is_image = torch.zeros(2, 8).bool()
+    is_image[1, :held] = True
+    with pytest.raises(InputError, match=rf"row 1 holds {held} image tokens; with {frames} frames of 2 tokens"):
+        count_frames(is_image, 2, frames)

@@ -1,0 +1,158 @@
+"""Stages move what they name, logs and adapters are written, and a stopped run goes on as if it had not stopped."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_config, tiny_model, tiny_processor
+from transformers import TrainerCallback
+
+from llava_mini.checkpoints.embedded import load_adapter
+from llava_mini.data.prepared import PreparedScenes
+from llava_mini.errors import ConfigError, DataError
+from llava_mini.training import trainer
+from llava_mini.training.alignment import WordTable
+from llava_mini.training.recipes import RECIPES, find_recipe
+from llava_mini.training.stages import PARTS, Recipe, Stage, learn_only, part_of
+
+_WORDS = ("cat", "star", "red", "blue")
+_ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, 3, 2, imagined=0.5)
+_STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, 2, 2, questions_per_picture=1)
+_SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, 2, 2, helper_weight=1.0)
+_STAGE2 = Stage(
+    "two",
+    "answers",
+    {"pre_fusion": 1e-2, "compression": 1e-2, "projector": 1e-2, "lora": 1e-2},
+    4,
+    2,
+    helper_weight=0.3,
+    imagined=0.3,
+    lora_rank=2,
+)
+
+
+def made_scenes(folder: Path) -> PreparedScenes:
+    """Eight scenes of a tower with 16 patches of 48 channels."""
+    folder.mkdir(parents=True)
+    features = np.random.default_rng(0).normal(size=(8, 16, 48)).astype(np.float16)
+    np.save(folder / "shard-0000.npy", features)
+    question = {"kind": "name", "text": "What is this?", "answer": "It is a cat.", "accepted": ["cat"], "rivals": []}
+    row = {"cells": [0] * 8 + [-1] * 8, "names": ["cat"], "colours": ["red"], "background": "blue"}
+    (folder / "shard-0000.json").write_text(json.dumps([{**row, "questions": [question] * 2}] * 8))
+    return PreparedScenes(folder)
+
+
+def workshop(tmp_path: Path) -> trainer.Workshop:
+    config = tiny_config(
+        projector_classes=5,
+        projector_class_channels=16,
+        projector_norm=True,
+        compression_attention="plain",
+        compression_key_norm=True,
+        fuse_compressed=False,
+        fusion_residual=True,
+    )
+    model = tiny_model(**{name: getattr(config, name) for name in _SAME})
+    table = WordTable(_WORDS, torch.nn.functional.normalize(torch.randn(4, 32), dim=-1))
+    scenes = tmp_path / "scenes"
+    data = PreparedScenes(scenes) if scenes.exists() else made_scenes(scenes)
+    return trainer.Workshop(model, tiny_processor(config), data, table, ["cat", "star", "cat", "red", "blue"])
+
+
+_SAME = (
+    "projector_classes",
+    "projector_class_channels",
+    "projector_norm",
+    "compression_attention",
+    "compression_key_norm",
+    "fuse_compressed",
+    "fusion_residual",
+)
+
+
+@pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
+def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
+    shop = workshop(tmp_path)
+    before = {name: value.clone() for name, value in shop.model.state_dict().items()}
+    trainer.run(Recipe("test", (stage,), scenes=8), shop, tmp_path / "run")
+    moved = {
+        part_of(name)
+        for name, value in shop.model.named_parameters()
+        if "lora_" in name or not torch.equal(value, before[name.replace(".base_layer", "")])
+    }
+    # The projector is started anew by every run, so it has moved in all of them.
+    expected = (set(stage.learning_rates) - {"helper"}) | {"projector"}
+    assert moved == expected
+
+
+def test_the_tower_the_embeddings_and_the_classifier_never_move(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    frozen = ("vision_tower", "embed_tokens", "lm_head", "classifier")
+    before = {name: v.clone() for name, v in shop.model.state_dict().items() if any(part in name for part in frozen)}
+    trainer.run(Recipe("test", (_ALIGN, _STAGE2), scenes=8), shop, tmp_path / "run")
+    after = shop.model.state_dict()
+    assert before
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe("test", (_STAGE2,), scenes=8)
+    whole = load_file(trainer.run(recipe, workshop(tmp_path), tmp_path / "whole", save_steps=2))
+
+    class StopAfterTwo(TrainerCallback):
+        def on_save(self, args: object, state: object, control: object, **_: object) -> None:
+            raise KeyboardInterrupt
+
+    lines = trainer.JsonLines
+    monkeypatch.setattr(
+        trainer, "JsonLines", lambda path: type("Both", (lines,), {"on_save": StopAfterTwo.on_save})(path)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(recipe, workshop(tmp_path), tmp_path / "parts", save_steps=2)
+    monkeypatch.setattr(trainer, "JsonLines", lines)
+    parts = load_file(trainer.run(recipe, workshop(tmp_path), tmp_path / "parts", save_steps=2))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    adapter = load_file(trainer.run(Recipe("test", (_STAGE2,), scenes=8), shop, tmp_path / "run"))
+    fresh = workshop(tmp_path).model
+    load_adapter(fresh, adapter)
+    ids = torch.tensor([[10, 11, 12, 13]])
+    # The adapter is stored in fp16.
+    torch.testing.assert_close(fresh(ids).logits, shop.model.eval()(ids).logits, atol=2e-2, rtol=1e-2)
+
+
+def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:
+    trainer.run(Recipe("test", (_SHALLOW,), scenes=8), workshop(tmp_path), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "shallow" / "loss.jsonl").read_text().splitlines()]
+    assert math.isfinite(lines[-1]["train_loss"])
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["stages"][0]["name"] == "shallow"
+
+
+def test_every_recipe_trains_parts_that_exist_and_the_papers_two_stages_in_order() -> None:
+    for name in RECIPES:
+        objectives = [stage.objective for stage in find_recipe(name).stages]
+        assert objectives.index("all_tokens") < objectives.index("answers")
+        assert all(part in PARTS for stage in find_recipe(name).stages for part in stage.learning_rates)
+
+
+def test_stage_1_trains_the_projector_alone() -> None:
+    for name in RECIPES:
+        stage = next(stage for stage in find_recipe(name).stages if stage.objective == "all_tokens")
+        assert set(stage.learning_rates) == {"projector"}
+
+
+def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'tower'"):
+        learn_only(torch.nn.Linear(1, 1), ["tower"])
+    with pytest.raises(ConfigError, match="'embeded'.*embedded"):
+        find_recipe("embeded")
+    with pytest.raises(DataError, match="llava-mini data scenes"):
+        PreparedScenes(tmp_path)
