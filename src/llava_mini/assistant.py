@@ -21,6 +21,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.chat import Messages
 from llava_mini.inputs.media import Picture, Video, load_media

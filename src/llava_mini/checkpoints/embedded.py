@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.config import EfficientNetLiteConfig, LlavaMiniConfig
 from llava_mini.errors import ModelError
 from llava_mini.inputs.chat import read_template

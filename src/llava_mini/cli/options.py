@@ -22,7 +22,6 @@ def load_assistant(model: str | None, device: str, dtype: str) -> "Assistant":
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import transformers
 
-    import llava_mini.auto  # noqa: F401  (registers the classes)
     from llava_mini.assistant import Assistant
 
     transformers.logging.set_verbosity_error()
