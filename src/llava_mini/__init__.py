@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from llava_mini.config import LlavaMiniConfig
     from llava_mini.errors import LlavaMiniError
     from llava_mini.inputs.processor import LlavaMiniProcessor
-    from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, LlavaMiniModel, VisionPrefix
+    from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, LlavaMiniModel
+    from llava_mini.model.vision_prefix import VisionPrefix
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,7 @@ _HOMES = {
     "LlavaMiniForConditionalGeneration": "model.llava_mini",
     "LlavaMiniModel": "model.llava_mini",
     "LlavaMiniProcessor": "inputs.processor",
-    "VisionPrefix": "model.llava_mini",
+    "VisionPrefix": "model.vision_prefix",
 }
 __all__ = list(_HOMES)
 

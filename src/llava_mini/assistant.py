@@ -68,6 +68,8 @@ class Sampling:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
         if not 0 <= self.temperature <= 10:
             raise InputError(f"temperature is {self.temperature}; it must be between 0 and 10")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}; it must be between 0 and 2⁶³ − 1")
 
 
 class Assistant:
@@ -109,10 +111,11 @@ class Assistant:
                 raise ModelError(f"{name} is a {config.model_type} model; a llava_mini model is needed")
             processor = AutoProcessor.from_pretrained(source)
             loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=precision, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, ModelError):
-                raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except ModelError:
+            raise
+        except Exception as error:  # the readers of damaged files raise OSError, ValueError, SafetensorError, …
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason if len(reason) <= 300 else f"{reason[:300]}…"
             raise ModelError(f"no model could be loaded from {name!r}: {reason}") from error
         return cls(loaded.to(where).eval(), processor, name)
 
@@ -189,9 +192,10 @@ class Chat:
         if length + max_new_tokens > context:
             vision = len(self.frames) * model.config.tokens_per_frame
             fitting = max(0, (context - max_new_tokens - (length - vision)) // model.config.tokens_per_frame)
+            most = f"{fitting} frames" if fitting else f"{max(0, context - max_new_tokens)} tokens"
             raise InputError(
                 f"the conversation has {length} tokens ({len(self.frames)} pictures or frames); with an answer of "
-                f"{max_new_tokens} the model's context of {context} takes at most {fitting} frames"
+                f"{max_new_tokens} the model's context of {context} takes at most {most}"
             )
         if self._prefix is None and self.media:
             pixels = assistant.processor.prepare_frames(self.frames)[None]
@@ -308,7 +312,7 @@ def _device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used here; try 'cpu' or 'auto'") from error
     return device

@@ -82,7 +82,7 @@ class LlavaMiniConfig(PreTrainedConfig):
     tiles: int = 1
     """S: a picture is cut into S×S tiles beside the whole; 1 for standard resolution, 2 in the paper's HD model."""
     image_aspect_ratio: Literal["crop", "pad", "stretch"] = "pad"
-    """How a picture becomes square: padded with the mean colour, or centre-cropped (released "square")."""
+    """How a picture becomes square: padded with the mean colour, centre-cropped (released "square"), or squashed."""
     tie_word_embeddings: bool = False
     """Whether the LM head shares the text embeddings; taken from `text_config`."""
 
@@ -107,10 +107,10 @@ class LlavaMiniConfig(PreTrainedConfig):
             width = self.vision.hidden_size if self.compression_first else self.text.hidden_size
             if width % self.compression_heads:
                 raise ConfigError(f"compression_heads ({self.compression_heads}) must divide the width ({width})")
-        if self.compression != "none" and self.compression_size > self.patches_per_side:
+        side = self.tiles * self.patches_per_side
+        if self.compression != "none" and self.compression_size > side:
             raise ConfigError(
-                f"compression_size is {self.compression_size}; the tower gives "
-                f"only {self.patches_per_side} patches a side"
+                f"compression_size is {self.compression_size}; the tower gives only {side} patches a side"
             )
         if self.projector_classes and self.vision.hidden_size < self.projector_class_channels:
             raise ConfigError(

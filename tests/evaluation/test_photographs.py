@@ -61,6 +61,10 @@ def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
         ("It is a catfish.", ("cat",), False),
         ("It is a dog. It may be a cat.", ("cat",), False),
         ("A dog, a cat, a cow, a pig, a hen, a fox, a bee and a bat.", ("cat",), False),
+        ("Dog, cat, cow, pig, hen, fox, bee, bat.", ("cat",), False),
+        ("A teddy bear.", ("bear",), False),
+        ("A teddy bear.", ("teddy bear", "teddy"), True),
+        ("It isn't a cat.", ("cat",), False),
         ("", ("cat",), False),
     ],
 )

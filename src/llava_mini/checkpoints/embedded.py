@@ -65,6 +65,8 @@ def assemble(
     Args:
         changes: fields of `LlavaMiniConfig` that differ from the embedded model's, for baselines.
     """
+    if adapter is not None and not adapter.is_file():
+        raise ModelError(f"the embedded model's adapter is missing: {adapter.name}; make it with 'llava-mini train'")
     llm, tokenizer = _language_model()
     config = embedded_config(llm.config, **changes)
     processor = LlavaMiniProcessor.from_config(config, _image_processor(config), tokenizer, read_template("chatml"))
@@ -77,10 +79,6 @@ def assemble(
     if model.model.pre_fusion is not None:
         start_pre_fusion_from_llm(model)
     if adapter is not None:
-        if not adapter.is_file():
-            raise ModelError(
-                f"the embedded model's adapter is missing: {adapter.name}; make it with 'llava-mini train'"
-            )
         load_adapter(model, load_file(adapter))
     stop = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=tokenizer.pad_token_id)

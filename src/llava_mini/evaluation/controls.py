@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
-from llava_mini.model.llava_mini import VisionPrefix
+from llava_mini.model.vision_prefix import VisionPrefix
 
 _GREY = (128, 128, 128)
 

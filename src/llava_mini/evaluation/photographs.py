@@ -1,8 +1,9 @@
 """Photographs that were never trained on and are never shipped: can the model name what it has not seen?
 
-They lie inside packages that are fetched for tests only. `photographs.json` was fixed before any model was measured on
-it, by one rule: every photograph in the listed folders with one main thing whose name a child knows or whose kind it
-can tell, at most three of one name a folder; drawings, monuments and people are left out.
+They lie inside packages that are fetched for tests only. `photographs.json` was fixed before any model answered it, by
+one rule: photographs with one main thing whose common noun a child knows, at most three of one name a folder; no
+drawings, monuments or people. Accepted are the common noun, its species and honest kinds ("bird" for an owl), no
+look-alikes. "stamps" are photographs cut out on white; the other groups are whole photographs.
 """
 
 import io
@@ -19,6 +20,11 @@ from llava_mini.evaluation.qt_resources import read_archive
 
 _LIST = Path(__file__).with_name("photographs.json")
 _LONGEST_ANSWER_WORDS = 12
+# Things that are not what their last or first word says.
+_TRAPS = (
+    "hot dog", "teddy bear", "sea lion", "guinea pig", "rocking horse", "rubber duck", "bird house", "car wheel",
+    "fire truck", "toy car", "paper bag", "computer mouse", "hammerhead shark",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Photograph:
     id: str
     """Package and path."""
     group: str
-    """"animals", "objects" or "imagenet"."""
+    """"animals", "objects", "imagenet" or "stamps"."""
     names: tuple[str, ...]
     """Accepted nouns: the common one, honest synonyms, the species."""
     content: bytes
@@ -69,17 +75,16 @@ def load_photographs(sources: Path) -> list[Photograph]:
 def names_match(answer: str, names: tuple[str, ...]) -> bool:
     """Tell whether the first sentence of an answer names the object, in the singular or plural.
 
-    A sentence of more than twelve words wins nothing, so that listing names does not pay; nor does a longer name that
-    only contains the right word ("hot dog" for a dog), or a denial.
+    Listing wins nothing: a sentence of more than three parts (by comma, "and", "or") or, without them, of more than
+    twelve words is wrong. So is a denial, and a longer name that only contains the right word ("hot dog" for a dog).
     """
     first = re.split(r"(?<=[.!?])\s|\n", answer.strip().lower(), maxsplit=1)[0]
-    words = re.findall(r"[\w'-]+", first)
-    if len(words) > _LONGEST_ANSWER_WORDS or {"no", "not"} & set(words):
+    text = " ".join(re.findall(r"[\w'-]+|,", first))
+    parts = [part for part in re.split(r",|\band\b|\bor\b", text) if part.strip()]
+    if len(parts) > 3 or len(text.split()) > _LONGEST_ANSWER_WORDS or re.search(r"\bnot?\b|n't\b", text):
         return False
-    text = " ".join(words)
-    for trap in ("hot dog", "sea lion", "guinea pig", "cattle dog", "dog house", "car wheel", "duck-billed"):
-        if trap not in names:
+    for trap in _TRAPS:
+        if not any(name in trap for name in names if " " in name):
             text = text.replace(trap, "")
-    return any(
-        re.search(rf"(?<![\w-]){re.escape(form)}(?![\w-])", text) for name in names for form in (name, plural(name))
-    )
+    forms = [form for name in names for form in (name, plural(name))]
+    return any(re.search(rf"(?<![\w-]){re.escape(form)}(?![\w-])", text) for form in forms)

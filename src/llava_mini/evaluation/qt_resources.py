@@ -45,4 +45,7 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{path.name} holds {name} compressed with zstd, which is not read here")
         yield prefix + name, zlib.decompress(content[4:]) if flags & _ZLIB else content
 
-    yield from walk(0, "")
+    try:
+        yield from walk(0, "")
+    except (struct.error, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} is damaged: {error}") from error

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -14,6 +15,8 @@ from llava_mini.errors import InputError
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
+MEDIA_KEYS = ("image", "video", "path", "url")
+"""Where a part of type "image" or "video" may hold its file; a template never sees it."""
 # Private-use characters around a control token that a user typed; they never reach the tokenizer.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
@@ -42,16 +45,18 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
     Raises:
         InputError: when a message has no role or content that the template can read.
     """
+    _check(messages)
     control = re.compile("|".join(re.escape(token) for token in tokenizer.get_added_vocab()) or r"(?!)")
     try:
         prompts, spans = render_jinja_template(
-            conversations=[_mark(messages, control)],
+            conversations=[[_guarded(message, control) for message in messages]],
             chat_template=template,
             return_assistant_tokens_mask="{% generation" in template or "{%- generation" in template,
             **{**tokenizer.special_tokens_map, **render},
         )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"a message must be {{'role': …, 'content': text or parts}}: {error}") from error
+    except (TemplateError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the chat template cannot read a message: {reason}") from error
     answers = spans[0] if spans else []
     ids: list[int] = []
     is_answer: list[bool] = []
@@ -65,18 +70,33 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
     return ChatTokens(ids, is_answer)
 
 
-def _mark(value: Any, control: re.Pattern[str]) -> Any:
-    """Wrap control tokens in all texts of a conversation; keys, roles and media stay as they are."""
-    if isinstance(value, list):
-        return [_mark(item, control) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: _mark(item, control) if key in ("content", "text") or isinstance(item, list) else item
-            for key, item in value.items()
-        }
-    if isinstance(value, str):
-        return control.sub(rf"{_OPEN}\g<0>{_CLOSE}", value.replace(_OPEN, "").replace(_CLOSE, ""))
-    return value
+def _check(messages: Any) -> None:
+    """Refuse what is no conversation, before a template renders nonsense from it."""
+    if not isinstance(messages, list | tuple) or not messages:
+        raise InputError("a conversation is a list of at least one message {'role': …, 'content': text or parts}")
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(content, str | list) or not isinstance(message.get("role"), str):
+            raise InputError("a message must be {'role': …, 'content': text or parts}, and its role a word")
+        for part in content if isinstance(content, list) else []:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in ("image", "video") and (kind is None or not isinstance(part.get("text"), str)):
+                raise InputError("a part of a message must be {'type': 'text', 'text': …}, or an image or video part")
+
+
+def _guarded(message: dict[str, Any], control: re.Pattern[str]) -> dict[str, Any]:
+    """Copy a message without its media, with the control tokens in its texts wrapped; its role stays as it is."""
+
+    def wrapped(text: str) -> str:
+        text = text.encode("utf-8", "replace").decode()  # what a terminal could not decode becomes a question mark
+        return control.sub(rf"{_OPEN}\g<0>{_CLOSE}", text.replace(_OPEN, "").replace(_CLOSE, ""))
+
+    if isinstance(message["content"], str):
+        return {**message, "content": wrapped(message["content"])}
+    parts = [{key: value for key, value in part.items() if key not in MEDIA_KEYS} for part in message["content"]]
+    # The empty pair keeps texts apart: a control token typed in two parts must not join.
+    guarded = [{**part, "text": wrapped(part["text"]) + _OPEN + _CLOSE} if "text" in part else part for part in parts]
+    return {**message, "content": guarded}
 
 
 def _pieces(prompt: str) -> list[tuple[int, str, bool]]:

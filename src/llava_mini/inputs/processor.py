@@ -4,6 +4,7 @@ B batch · F frames · P parts · L text · C² tokens of a frame.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +16,11 @@ from transformers.processing_utils import ProcessorMixin
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
-from llava_mini.inputs.chat import IMAGE_TOKEN, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
-from llava_mini.inputs.media import Picture, Video, load_media, open_picture
+from llava_mini.inputs.chat import IMAGE_TOKEN, MEDIA_KEYS, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
+from llava_mini.inputs.media import Picture, Source, Video, load_media, open_picture
 from llava_mini.inputs.tiling import tiles
 
 Media = Picture | Video
-_MEDIA_KEYS = ("image", "video", "path", "url")
 
 
 class LlavaMiniProcessor(ProcessorMixin):
@@ -70,8 +70,7 @@ class LlavaMiniProcessor(ProcessorMixin):
 
     def prepare_frames(self, frames: Sequence[Image.Image]) -> Tensor:
         """Cut, resize and normalise RGB pictures: `(F, P, 3, H, W)`."""
-        size = self.image_processor.crop_size
-        side = size["height"]
+        side = _side_px(self.image_processor)
         parts = [part for frame in frames for part in tiles(frame, self.tiles, side, aspect=self.image_aspect_ratio)]
         pixels = self.image_processor(parts, return_tensors="pt")["pixel_values"]
         return torch.as_tensor(pixels).unflatten(0, (len(frames), -1))
@@ -97,7 +96,7 @@ class LlavaMiniProcessor(ProcessorMixin):
             ids = self.tokenizer(prompt, add_special_tokens=kwargs.get("add_special_tokens", True))["input_ids"]
             chats.append(ChatTokens(ids, [False] * len(ids)))
         pictures = [[_picture(item) for item in row] for row in _rows(images, chats, self.image_token_id)]
-        clips = [[self._video(item) for item in row] for row in _rows(videos, chats, self.video_token_id)]
+        clips = [[self._video(item) for item in row] for row in _rows(videos, chats, self.video_token_id, clips=True)]
         media = [
             _in_order(chat.ids, self.image_token_id, self.video_token_id, row_images, row_videos)
             for chat, row_images, row_videos in zip(chats, pictures, clips, strict=True)
@@ -115,12 +114,12 @@ class LlavaMiniProcessor(ProcessorMixin):
         template = chat_template or self.chat_template
         if not template:
             raise InputError("this processor has no chat template; pass chat_template=…")
-        conversations = [conversation] if isinstance(conversation[0], dict) else list(conversation)
+        conversations = [conversation] if not conversation or isinstance(conversation[0], dict) else list(conversation)
         want_dict, want_mask = kwargs.pop("return_dict", False), kwargs.pop("return_assistant_tokens_mask", False)
         render = {
             name: kwargs[name] for name in ("add_generation_prompt", "continue_final_message") if kwargs.get(name)
         }
-        chats = [tokenize_chat(self.tokenizer, _plain(messages), template, **render) for messages in conversations]
+        chats = [tokenize_chat(self.tokenizer, messages, template, **render) for messages in conversations]
         batch = self._batch(chats, [self._media_of(messages) for messages in conversations], mask=want_mask)
         return batch if want_dict else batch["input_ids"]
 
@@ -129,7 +128,7 @@ class LlavaMiniProcessor(ProcessorMixin):
         return self._tensors(
             [
                 self._expand(
-                    tokenize_chat(self.tokenizer, _plain(messages), str(self.chat_template), **render),
+                    tokenize_chat(self.tokenizer, messages, str(self.chat_template), **render),
                     self._media_of(messages),
                 )
                 for messages in conversations
@@ -143,7 +142,7 @@ class LlavaMiniProcessor(ProcessorMixin):
             if isinstance(message.get("content"), list):
                 for part in message["content"]:
                     if part.get("type") in ("image", "video"):
-                        source = next((part[key] for key in _MEDIA_KEYS if key in part), None)
+                        source = next((part[key] for key in MEDIA_KEYS if key in part), None)
                         if source is None:
                             raise InputError(f"a {part['type']} part names no file; add 'path' or '{part['type']}'")
                         media.append(_picture(source) if part["type"] == "image" else self._video(source))
@@ -152,10 +151,12 @@ class LlavaMiniProcessor(ProcessorMixin):
     def _video(self, source: Any) -> Video:
         if isinstance(source, Video):
             return source
-        if isinstance(source, list | tuple):
+        if isinstance(source, list | tuple) or (isinstance(source, np.ndarray) and source.ndim == 4):
+            if not len(source):
+                raise InputError("a video has no frames; give at least one")
             frames = [_picture(frame).image for frame in source]
             return Video(frames, [float(i) for i in range(len(frames))], float(len(frames)), "frames")
-        loaded = load_media(source, fps=self.fps, max_frames=self.max_frames)
+        loaded = load_media(_source(source), fps=self.fps, max_frames=self.max_frames)
         if isinstance(loaded, Picture):
             return Video([loaded.image], [0.0], 0.0, loaded.name)
         return loaded
@@ -214,38 +215,41 @@ def _frames(item: Media) -> list[Image.Image]:
     return [item.image] if isinstance(item, Picture) else list(item.images)
 
 
+def _side_px(image_processor: Any) -> int:
+    """Return the side of the square that the tower reads: CLIP's processors crop to it, SigLIP's resize to it."""
+    size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
+    return int(size["height"] if size.get("height") else size["shortest_edge"])
+
+
 def _picture(source: Any) -> Picture:
     if isinstance(source, Picture):
         return source
-    if isinstance(source, np.ndarray):
-        source = Image.fromarray(source)
-    return Picture(open_picture(source), "picture")
+    return Picture(open_picture(_source(source)), "picture")
 
 
-def _plain(messages: Messages) -> Messages:
-    """Drop the media themselves, so that a template sees text and types only."""
-    return [
-        {
-            **message,
-            "content": [{k: v for k, v in part.items() if k not in _MEDIA_KEYS} for part in message["content"]]
-            if isinstance(message.get("content"), list)
-            else message.get("content"),
-        }
-        for message in messages
-    ]
+def _source(given: Any) -> Source:
+    """Return what `inputs.media` opens; arrays of 8-bit pixels `(H, W, 3)` become pictures."""
+    if isinstance(given, np.ndarray):
+        try:
+            return Image.fromarray(given)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"an array of {given.dtype} {given.shape} is no picture; give uint8 (H, W, 3)") from error
+    if not isinstance(given, str | Path | bytes | Image.Image):
+        raise InputError(f"a file, bytes, a Pillow picture or an array must be given, not a {type(given).__name__}")
+    return given
 
 
-def _rows(given: Any, chats: list[ChatTokens], token_id: int) -> list[list[Any]]:
-    """Return one list of media a text, from nested lists or one flat list."""
+def _rows(given: Any, chats: list[ChatTokens], token_id: int, *, clips: bool = False) -> list[list[Any]]:
+    """Return one list of media a text, from nested lists or one flat list; `clips` may be lists of frames."""
     wanted = [chat.ids.count(token_id) for chat in chats]
     if given is None:
         given = []
     if not isinstance(given, list | tuple):
         given = [given]
-    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given) and sum(wanted) != len(given):
-        return [list(row) for row in given]
-    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given) and not _is_clip(given, wanted):
-        return [list(row) for row in given]
+    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given):
+        flat = clips and sum(wanted) == len(given) and _is_clip(given, wanted)
+        if not flat:
+            return [list(row) for row in given]
     if sum(wanted) != len(given):
         raise InputError(f"the texts have {sum(wanted)} places for media, but {len(given)} were given")
     upcoming = iter(given)

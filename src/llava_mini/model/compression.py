@@ -61,7 +61,7 @@ class MultiHeadQueryCompressor(nn.Module):
         super().__init__()
         self.size, self.width = size, width
         self.query = nn.Parameter(torch.zeros(size**2, width))
-        self.pos_embed = nn.Parameter(sincos_grid(size, width))
+        self.pos_embed = nn.Parameter(sincos_grid(size, width).to(self.query.dtype))
         self.ln_q = nn.LayerNorm(width)
         self.ln_kv = nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)

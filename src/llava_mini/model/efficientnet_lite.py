@@ -66,6 +66,9 @@ class EfficientNetLite(PreTrainedModel):
     config: EfficientNetLiteConfig
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
+    _supports_sdpa = True  # there is no attention in it, so the language model's choice is fine
+    _supports_flash_attn = True
+    _supports_flex_attn = True
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)
@@ -79,6 +82,7 @@ class EfficientNetLite(PreTrainedModel):
             inputs = outputs
         self.head = _conv_norm(inputs, _HEAD, 1)
         self.post_init()
+        self.eval()
 
     def train(self, mode: bool = True) -> "EfficientNetLite":
         """Keep batch normalisation in evaluation: the tower is frozen in every stage."""

@@ -4,62 +4,24 @@ Source: LLaVA-Mini, section 4, Figure 6; released order of the parts by default 
 B batch · F frames · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
 from llava_mini.model.compression import AveragePooling, Compressed, MultiHeadQueryCompressor, QueryCompressor
+from llava_mini.model.positions import sincos_grid
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
 from llava_mini.model.projector import MLPProjector, RMSNorm, SemanticProjector
 from llava_mini.model.splice import count_frames, join_tiles, place
+from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.model.vision_tower import VisionTower
-
-
-@dataclasses.dataclass(frozen=True)
-class VisionPrefix:
-    """All that is kept of the pictures of a batch: encode once, ask often."""
-
-    tokens: Tensor
-    """`(B, F, C², d)`: what the language model sees."""
-    states: list[LayerStates]
-    """Pre-fusion keys and values a layer, `(B·F, heads, V, head width)`; empty without pre-fusion."""
-    weights: Tensor
-    """`(B, F, C², patches)`: where the compression queries looked."""
-
-    @property
-    def frames(self) -> int:
-        """F."""
-        return int(self.tokens.shape[1])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept."""
-        kept = [self.tokens, self.weights, *(tensor for layer in self.states for tensor in layer)]
-        return sum(tensor.nbytes for tensor in kept)
-
-    def select(self, rows: Tensor) -> "VisionPrefix":
-        """Return the prefix of the rows `(B',)`, in that order and repeatedly if asked: several questions a picture."""
-        frames = torch.arange(self.frames, device=rows.device)
-        flat = (rows[:, None] * self.frames + frames).flatten()
-        states = [LayerStates(layer.keys[flat], layer.values[flat]) for layer in self.states]
-        return VisionPrefix(self.tokens[rows], states, self.weights[rows])
-
-    @staticmethod
-    def concatenate(prefixes: "Sequence[VisionPrefix]") -> "VisionPrefix":
-        """Join prefixes of the same number of frames into one batch."""
-        states = [
-            LayerStates(torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers]))
-            for layers in zip(*(prefix.states for prefix in prefixes), strict=True)
-        ]
-        tokens, weights = (torch.cat([getattr(p, name) for p in prefixes]) for name in ("tokens", "weights"))
-        return VisionPrefix(tokens, states, weights)
 
 
 class LlavaMiniPreTrainedModel(PreTrainedModel):
@@ -80,9 +42,22 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, QueryCompressor | MultiHeadQueryCompressor):
-            nn.init.normal_(module.query, std=self.config.text.initializer_range)
+            init.normal_(module.query, std=self.config.text.initializer_range)
+        if isinstance(module, MultiHeadQueryCompressor):
+            init.copy_(module.pos_embed, sincos_grid(module.size, module.width))
+        if isinstance(module, SemanticProjector):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         if isinstance(module, RMSNorm):
-            nn.init.constant_(module.weight, self.config.text.initializer_range)
+            init.constant_(module.weight, self.config.text.initializer_range)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Leave pre-fusion out: a checkpointed layer keeps no keys and values, and words would not see the picture."""
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        for fusion in (module for module in self.modules() if isinstance(module, ModalityPreFusion)):
+            layers: list[Any] = [module for module in fusion.modules() if hasattr(module, "gradient_checkpointing")]
+            for layer in layers:
+                layer.gradient_checkpointing = False
 
 
 class LlavaMiniModel(LlavaMiniPreTrainedModel):
@@ -201,9 +176,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             if is_image.device.type != "meta" and bool(is_image.any()):
                 raise InputError("the text holds image tokens but no pictures were given")
             return words
-        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
-        instruction = present.bool() & ~is_image
-        if instruction_mask is not None and not self.config.fuse_history:
+        instruction = _present(input_ids, attention_mask) & ~is_image
+        if instruction_mask is not None:
             instruction = instruction & instruction_mask.bool()
         frames = count_frames(is_image, prefix.tokens.shape[2], prefix.frames)
         words = self.fuse(words, instruction, prefix, frames)
@@ -315,6 +289,8 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
         if labels is not None:
             unsupervised = labels == -100
             instruction_mask = unsupervised if instruction_mask is None else unsupervised & instruction_mask.bool()
+        elif self.config.fuse_history:
+            instruction_mask = None
         out = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -344,14 +320,36 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Give pictures to the first step only; generated words keep their raw embeddings."""
+        """Give pictures to the first step only, or to all without a cache; generated words keep raw embeddings."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
-        if not is_first_iteration:
+        mask = inputs.get("instruction_mask")
+        if not is_first_iteration and inputs.get("past_key_values") is not None:
             for name in ("pixel_values", "vision_features", "vision_prefix", "instruction_mask"):
                 inputs.pop(name, None)
+        elif mask is not None and inputs.get("input_ids") is not None:
+            inputs["instruction_mask"] = F.pad(mask, (0, inputs["input_ids"].shape[1] - mask.shape[1]))
         return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, *args: Any, vision_prefix: VisionPrefix | None = None, **kwargs: Any
+    ) -> Any:
+        """Repeat a prefix as often as the rows: once a beam, once a returned sequence."""
+        if vision_prefix is not None:
+            rows = torch.arange(len(vision_prefix.tokens), device=vision_prefix.tokens.device)
+            kwargs["vision_prefix"] = vision_prefix.select(rows.repeat_interleave(expand_size))
+        return super()._expand_inputs_for_generation(expand_size, *args, **kwargs)
+
+
+def _present(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return which tokens are no padding, `(B, L)`; a static cache brings a mask of `(B, 1, L, longest)`."""
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    if attention_mask.ndim == 4:
+        own = attention_mask[:, 0].diagonal(dim1=-2, dim2=-1)
+        return own if own.dtype == torch.bool else own == 0
+    return attention_mask[:, -input_ids.shape[1] :].bool()
 
 
 def _compressor(config: LlavaMiniConfig) -> nn.Module | None:

@@ -36,7 +36,7 @@ class SceneCollator:
         counts: dict[str, int] = {}
         for name in self.class_names:
             counts[name] = counts.get(name, 0) + 1
-        # A name is drawn as often as any other: 118 classes are dogs.
+        # 118 classes are dogs: a name with n classes is drawn only n^0.25 times as often as a name with one.
         self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
         self._tokens: dict[tuple[str, str], ChatTokens] = {}
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, VisionPrefix
+from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import RMSNorm
+from llava_mini.model.vision_prefix import VisionPrefix
 
 
 class Answers(nn.Module):

@@ -20,6 +20,7 @@ from llava_mini.data.colours import COLOURS
 from llava_mini.data.cutouts import load_cutouts
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import SHAPES
+from llava_mini.errors import ConfigError
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
@@ -70,7 +71,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, save_steps: int = 200)
         The adapter's file, safetensors in fp16.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
+    _write_recipe(recipe, out / "recipe.json")
     set_seed(recipe.seed)
     model = workshop.model
     _start_projector(workshop)
@@ -178,6 +179,8 @@ def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
     model = workshop.model
     if stage.objective == "alignment":
         return PatchAlignment(model, workshop.table)
+    if stage.objective == "shallow" and model.model.pre_fusion is None:
+        raise ConfigError(f"stage {stage.name!r} trains pre-fusion, but the model has no fusion_layers")
     objective = Answers(model, through=stage.objective, helper_weight=stage.helper_weight)
     objective.helper.weight.data.copy_(model.model.language_model.norm.weight.data)
     return objective
@@ -211,6 +214,14 @@ def _start_projector(workshop: Workshop) -> None:
         projector.std.copy_(sample.std(dim=0) + 1e-3)
         nn.init.normal_(projector.mlp.linear_1.weight, std=projector.mlp.linear_1.in_features**-0.5)
         nn.init.normal_(projector.mlp.linear_2.weight, std=0.1 * projector.mlp.linear_2.in_features**-0.5)
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe beside the weights; finished stages of another recipe are never gone on with."""
+    text = json.dumps(asdict(recipe), indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{path} is of another recipe; choose another folder with --out")
+    path.write_text(text, encoding="utf-8")
 
 
 def _trained(model: LlavaMiniForConditionalGeneration) -> dict[str, Tensor]:

@@ -1,0 +1,77 @@
+"""The controls are what they are called, and the figures are the textbook's."""
+
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+from tiny import tiny_config, tiny_model, tiny_processor
+
+from llava_mini.assistant import Assistant, Sampling
+from llava_mini.errors import ConfigError
+from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table, wilson
+from llava_mini.evaluation.suites import find_suite
+
+_COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Assistant:
+    return Assistant(tiny_model(), tiny_processor(tiny_config()), "tiny")
+
+
+def pictures() -> list[Image.Image]:
+    return [Image.new("RGB", (60, 60), colour) for colour in _COLOURS]
+
+
+def items() -> list[Item]:
+    questions = ("What is this?", "What colour is the star in the picture?")
+    return [Item("colour", i % 3, questions[i % 2], lambda text: "a" in text) for i in range(6)]
+
+
+def test_a_batch_of_questions_gets_the_answers_that_single_questions_get(assistant: Assistant) -> None:
+    asked = ask_with_controls(assistant, pictures(), items(), batch_size=4, max_new_tokens=6)
+    for one in asked:
+        alone = assistant.ask(one.item.question, pictures()[one.item.picture], sampling=Sampling(max_new_tokens=6))
+        assert one.answer == alone.text
+
+
+def test_shuffled_shows_another_picture_and_blank_a_grey_one(assistant: Assistant) -> None:
+    limit = Sampling(max_new_tokens=6)
+    others = {
+        colour: assistant.ask("What is this?", picture, sampling=limit).text
+        for colour, picture in zip(_COLOURS, pictures(), strict=True)
+    }
+    grey = assistant.ask("What is this?", Image.new("RGB", (256, 256), (128, 128, 128)), sampling=limit).text
+    asked = ask_with_controls(
+        assistant, pictures(), [Item("name", i, "What is this?", bool) for i in range(3)], max_new_tokens=6
+    )
+    assert sorted(one.shuffled for one in asked) == sorted(others.values())
+    assert {one.blank for one in asked} == {grey}
+    # The tiny model's answers differ by picture, so a shuffled answer that equals the right one would be its own.
+    assert len(set(others.values())) == 3
+    assert all(one.shuffled != one.answer for one in asked)
+
+
+def test_scores_count_each_kind_and_all() -> None:
+    right: Callable[[str], bool] = lambda text: text == "yes"  # noqa: E731
+    asked = [Asked(Item(kind, 0, "?", right), *answers) for kind, answers in _ANSWERS]
+    rows = {row.kind: row for row in score(asked)}
+    assert (rows["name"].n, rows["name"].accuracy, rows["name"].shuffled, rows["name"].blank) == (2, 0.5, 0.5, 0.0)
+    assert (rows["all"].n, rows["all"].accuracy) == (3, 2 / 3)
+    assert "66.7" in table(list(rows.values()))
+
+
+_ANSWERS = [("name", ("yes", "no", "no")), ("name", ("no", "yes", "no")), ("where", ("yes", "no", "yes"))]
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Newcombe (1998), Table I, method 3: 81 of 263.
+    low, high = wilson(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_an_unknown_evaluation_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="'photos'.*photographs"):
+        find_suite("photos")

@@ -1,0 +1,200 @@
+"""Files and a question become text; pictures are encoded once; mistakes are one line."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from corpus import BLUE, GREEN, RED, red_blue, video
+from PIL import Image
+from tiny import tiny_model, tiny_processor
+
+from llava_mini import Assistant
+from llava_mini.assistant import MAX_FILES, Answer, Sampling
+from llava_mini.errors import InputError, LlavaMiniError, MediaError
+
+SHORT = Sampling(max_new_tokens=6)
+
+
+def make(**changes: Any) -> Assistant:
+    """An assistant that always uses up its tokens."""
+    model = tiny_model(**changes)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return Assistant(model, tiny_processor(model.config), "tiny")
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Assistant:
+    return make()
+
+
+@pytest.fixture
+def encoded(assistant: Assistant) -> Iterator[list[int]]:
+    """How many pictures each run of the vision tower saw."""
+    runs: list[int] = []
+    hook = assistant.model.model.vision_tower.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+    yield runs
+    hook.remove()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(video([RED] * 8 + [GREEN] * 8 + [BLUE] * 8))
+    return path
+
+
+def plain(colour: tuple[int, int, int] = RED) -> Image.Image:
+    return Image.new("RGB", (50, 40), colour)
+
+
+def test_an_answer_tells_what_it_cost(assistant: Assistant, clip: Path) -> None:
+    answer = assistant.ask("What is this?", plain(), sampling=SHORT)
+    prompt = assistant.processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}],
+        add_generation_prompt=True,
+    )
+    assert isinstance(answer, Answer)
+    assert str(answer) == answer.text
+    assert answer.text
+    assert answer.vision_tokens == 1
+    assert answer.prompt_tokens == len(assistant.processor.tokenizer(prompt)["input_ids"])
+    assert answer.seconds_to_first_token > 0
+    assert answer.tokens_per_second > 0
+    assert answer.model == "tiny"
+    assert assistant.ask("What is this?", sampling=SHORT).vision_tokens == 0
+    assert assistant.ask("What is this?", clip, sampling=SHORT).vision_tokens == 3
+    both = assistant.ask("What is this?", plain(), clip, red_blue(), sampling=SHORT)
+    assert both.vision_tokens == 5
+    assert make(compression_size=2).ask("What?", plain(), sampling=SHORT).vision_tokens == 4
+
+
+def test_an_answer_is_what_generate_says(assistant: Assistant) -> None:
+    inputs = assistant.processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image", "image": plain()}, {"type": "text", "text": "What is this?"}]}],
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+    )
+    out = assistant.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    expected = assistant.processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert assistant.ask("What is this?", plain(), sampling=SHORT).text == expected.strip()
+
+
+def test_the_pieces_of_a_stream_are_the_answer(assistant: Assistant) -> None:
+    reply = assistant.stream("What is this?", plain(), sampling=SHORT)
+    with pytest.raises(InputError, match="the reply has not been read to its end"):
+        _ = reply.answer
+    pieces = list(reply)
+    assert "".join(pieces).strip() == reply.answer.text
+    assert reply.answer.text == assistant.ask("What is this?", plain(), sampling=SHORT).text
+
+
+def test_a_chat_of_three_turns_encodes_its_pictures_once(assistant: Assistant, clip: Path, encoded: list[int]) -> None:
+    chat = assistant.chat(plain(), clip)
+    answers = [chat.ask(words, sampling=SHORT) for words in ("What is this?", "What colour?", "How many are there?")]
+    assert encoded == [4]
+    assert [answer.vision_tokens for answer in answers] == [4, 4, 4]
+    assert answers[0].prompt_tokens < answers[1].prompt_tokens < answers[2].prompt_tokens
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 3
+
+
+def test_a_chat_answers_what_a_fresh_conversation_would(assistant: Assistant) -> None:
+    chat = assistant.chat(plain())
+    for words in ("What is this?", "What colour?", "How many are there?"):
+        said = chat.ask(words, sampling=SHORT).text
+        inputs = assistant.processor.apply_chat_template(
+            chat.messages[:-1], tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        out = assistant.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        fresh = assistant.processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert said == fresh.strip()
+
+
+def test_the_same_seed_gives_the_same_answer_and_leaves_the_others_dice_alone(assistant: Assistant) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+
+    def sampled(seed: int) -> str:
+        sampling = Sampling(max_new_tokens=6, temperature=2.0, seed=seed)
+        return assistant.ask("What is this?", plain(), sampling=sampling).text
+
+    assert sampled(1) == sampled(1)
+    assert len({sampled(seed) for seed in range(4)}) > 1
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_closing_a_stream_stops_the_generation_and_keeps_the_chat_usable(assistant: Assistant) -> None:
+    before = set(threading.enumerate())
+    chat = assistant.chat(plain())
+    reply = iter(chat.stream("What is this?", sampling=Sampling(max_new_tokens=200)))
+    next(reply)
+    reply.close()  # type: ignore[attr-defined]
+    assert not set(threading.enumerate()) - before
+    assert not chat.messages
+    assert chat.ask("What is this?", sampling=SHORT).vision_tokens == 1
+
+
+def test_a_failure_while_generating_reaches_the_reader(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(assistant.model, "generate", broken)
+    with pytest.raises(MemoryError, match="no room"):
+        assistant.ask("What is this?", plain())
+
+
+def one_line(error: pytest.ExceptionInfo[LlavaMiniError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_question_and_files_that_cannot_be_taken_are_refused(assistant: Assistant, tmp_path: Path) -> None:
+    for words in ("", "  \n"):
+        with pytest.raises(InputError) as empty:
+            assistant.ask(words, plain())
+        assert one_line(empty) == "the question is empty; type what you want to know"
+    with pytest.raises(InputError) as many:
+        assistant.ask("What?", *[plain()] * (MAX_FILES + 1))
+    assert one_line(many) == "17 files were given; at most 16 are taken at once"
+    with pytest.raises(MediaError) as missing:
+        assistant.ask("What?", tmp_path / "no\nfile.png")
+    assert "no such file" in one_line(missing)
+
+
+def test_a_video_too_long_for_the_context_is_refused_before_it_is_encoded(
+    assistant: Assistant, clip: Path, encoded: list[int]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        assistant.ask("What?", *[clip] * 16, sampling=Sampling(max_new_tokens=140))
+    words = one_line(caught)
+    assert "(48 pictures or frames)" in words
+    assert words.endswith("the model's context of 256 takes at most 8 frames")
+    assert not encoded
+
+
+def test_a_long_question_is_refused_in_words_about_the_question(assistant: Assistant) -> None:
+    with pytest.raises(InputError) as caught:
+        assistant.ask("What is this? " * 200)
+    words = one_line(caught)
+    assert words.endswith("with an answer of 64 the model's context of 256 takes at most 192 tokens")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be between 0 and 10"),
+        ({"temperature": float("nan")}, "temperature is nan; it must be between 0 and 10"),
+        ({"seed": -1}, "seed is -1; it must be between 0 and 2⁶³ − 1"),
+        ({"seed": 2**64}, f"seed is {2**64}; it must be between 0 and 2⁶³ − 1"),
+    ],
+)
+def test_a_sampling_without_sense_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Sampling(**fields)
+    assert str(caught.value) == words

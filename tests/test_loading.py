@@ -1,0 +1,93 @@
+"""An assistant loads from a folder; what is no model of ours is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_model, tiny_processor
+from transformers import LlamaConfig
+
+from llava_mini import Assistant
+from llava_mini.assistant import Sampling
+from llava_mini.errors import InputError, LlavaMiniError, ModelError
+
+SHORT = Sampling(max_new_tokens=6)
+PICTURE = Image.new("RGB", (50, 40), (255, 0, 0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = tiny_model()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(tmp_path / "model")
+    tiny_processor(model.config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def one_line(error: pytest.ExceptionInfo[LlavaMiniError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_loaded_assistant_answers_the_same(folder: Path) -> None:
+    assistant = Assistant(tiny_model(), tiny_processor())
+    assistant.model.generation_config.eos_token_id = None
+    loaded = Assistant.load(folder, device="cpu")
+    assert loaded.name == str(folder)
+    assert not loaded.model.training
+    expected = assistant.ask("What is this?", PICTURE, sampling=SHORT).text
+    assert loaded.ask("What is this?", PICTURE, sampling=SHORT).text == expected
+    half = Assistant.load(folder, device="cpu", dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    assert half.ask("What is this?", PICTURE, sampling=SHORT).vision_tokens == 1
+
+
+def test_an_unknown_device_or_dtype_is_refused(folder: Path) -> None:
+    for device in ("gpu", "cuda:99", "meta", "mps" if not _has_mps() else "xpu"):
+        with pytest.raises(InputError) as wrong:
+            Assistant.load(folder, device=device)
+        assert one_line(wrong) == f"device {device!r} cannot be used here; try 'cpu' or 'auto'"
+    with pytest.raises(InputError) as unknown:
+        Assistant.load(folder, dtype="int8")
+    assert one_line(unknown) == "dtype 'int8' is unknown; use one of float32, bfloat16, float16 or 'auto'"
+
+
+def _has_mps() -> bool:
+    return bool(torch.backends.mps.is_available())
+
+
+def test_a_folder_that_holds_no_model_of_ours_is_refused(tmp_path: Path) -> None:
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    (tmp_path / "empty").mkdir()
+    for name in ("llama", "empty", "missing"):
+        with pytest.raises(ModelError) as caught:
+            Assistant.load(tmp_path / name)
+        assert name in one_line(caught)
+    with pytest.raises(ModelError, match="is a llama model; a llava_mini model is needed"):
+        Assistant.load(tmp_path / "llama")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "llava_mini", "compression": "median"}'),
+        ("config.json", b'{"model_type": "llava_mini", "compression_size": 0}'),
+        ("config.json", b'{"model_type": "no_such_model"}'),
+        ("model.safetensors", b"broken"),
+        ("model.safetensors", None),
+        ("tokenizer.json", None),
+        ("tokenizer.json", b"{}"),
+        ("processor_config.json", b"["),
+    ],
+)
+def test_a_damaged_model_folder_is_refused_in_one_line(folder: Path, file: str, content: bytes | None) -> None:
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        Assistant.load(folder)
+    assert one_line(caught).startswith("no model could be loaded from")
