@@ -1,5 +1,6 @@
 """Text and media become the tensors that the model reads, and nothing fits by accident."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from corpus import BLUE, GREEN, RED, red_blue, video
 from PIL import Image
 from tiny import tiny_config, tiny_model, tiny_processor, tiny_tokenizer
+from transformers import AutoProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from llava_mini import LlavaMiniProcessor
@@ -239,3 +241,15 @@ def test_a_siglip_image_processor_resizes_to_the_towers_square() -> None:
         tiny_config(vision="siglip"), siglip, tiny_tokenizer(), read_template("chatml")
     )
     assert processor.prepare_frames([Image.new("RGB", (90, 31))]).shape == (1, 1, 3, 56, 56)
+
+
+def test_batches_are_padded_on_the_left_whatever_side_the_tokenizer_comes_with(tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.padding_side = "right"
+    made = LlavaMiniProcessor.from_config(
+        tiny_config(), tiny_processor().image_processor, tokenizer, read_template("chatml")
+    )
+    made.save_pretrained(tmp_path)
+    for processor in (made, AutoProcessor.from_pretrained(tmp_path)):
+        batch = processor(text=["What is this? What is this?", "What"])
+        assert batch["attention_mask"][1].tolist() == sorted(batch["attention_mask"][1].tolist())

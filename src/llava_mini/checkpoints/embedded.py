@@ -41,8 +41,8 @@ def embedded_folder() -> Path:
     Raises:
         ModelError: when a package or the adapter is missing.
     """
-    folder = _cache() / f"embedded-{_fingerprint()}"
-    if not (folder / "config.json").is_file():
+    folder = _folder()
+    if not is_assembled():
         _cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
             made = Path(scratch) / "model"
@@ -57,12 +57,18 @@ def embedded_folder() -> Path:
     return folder
 
 
+def is_assembled() -> bool:
+    """Tell whether the embedded model lies in the cache folder, so that loading it takes no joining."""
+    return (_folder() / "config.json").is_file()
+
+
 def assemble(
-    adapter: Path | None = None, **changes: Any
+    adapter: Path | None = None, *, copy_layers: bool = True, **changes: Any
 ) -> tuple[LlavaMiniForConditionalGeneration, LlavaMiniProcessor]:
     """Join the parts, with our trained adapter or, without one, as training starts.
 
     Args:
+        copy_layers: start pre-fusion from the language model's first layers; False: from random weights.
         changes: fields of `LlavaMiniConfig` that differ from the embedded model's, for baselines.
     """
     if adapter is not None and not adapter.is_file():
@@ -76,8 +82,9 @@ def assemble(
     model.model.language_model.load_state_dict(llm.model.state_dict())
     model.tie_weights()
     load_tower(model)
-    if model.model.pre_fusion is not None:
-        start_pre_fusion_from_llm(model)
+    start_scales(model)
+    if copy_layers:
+        copy_llm_layers(model)
     if adapter is not None:
         load_adapter(model, load_file(adapter))
     stop = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
@@ -114,17 +121,21 @@ def load_tower(model: LlavaMiniForConditionalGeneration) -> None:
         projector.classifier.load_state_dict(classifier)
 
 
-def start_pre_fusion_from_llm(model: LlavaMiniForConditionalGeneration) -> None:
-    """Copy the language model's first layers into pre-fusion; its residual scale starts at half a word."""
-    fusion = model.model.pre_fusion
-    assert fusion is not None
-    for ours, theirs in zip(fusion.decoder.layers, model.model.language_model.layers, strict=False):
-        ours.load_state_dict(theirs.state_dict())
+def start_scales(model: LlavaMiniForConditionalGeneration) -> None:
+    """Start vision tokens at the size of text embeddings, and what pre-fusion adds to a word at half of it."""
     size = float(model.word_embeddings.detach().pow(2).mean().sqrt())
-    if fusion.norm is not None:
-        nn.init.constant_(fusion.norm.weight, 0.5 * size)
     if model.model.projector_norm is not None:
         nn.init.constant_(model.model.projector_norm.weight, size)
+    if model.model.pre_fusion is not None and model.model.pre_fusion.norm is not None:
+        nn.init.constant_(model.model.pre_fusion.norm.weight, 0.5 * size)
+
+
+def copy_llm_layers(model: LlavaMiniForConditionalGeneration) -> None:
+    """Copy the language model's first layers into pre-fusion, if there is any."""
+    if model.model.pre_fusion is not None:
+        layers = model.model.pre_fusion.decoder.layers
+        for ours, theirs in zip(layers, model.model.language_model.layers, strict=False):
+            ours.load_state_dict(theirs.state_dict())
 
 
 def load_adapter(model: LlavaMiniForConditionalGeneration, adapter: dict[str, Tensor]) -> None:
@@ -159,7 +170,6 @@ def _language_model() -> tuple[Any, Any]:
     finally:
         logging.getLogger("transformers").setLevel(verbosity)
     del llm.config.quantization_config  # the weights are plain now
-    tokenizer.padding_side = "left"
     tokenizer.chat_template = None
     return llm, tokenizer
 
@@ -186,14 +196,18 @@ def _package_file(package: str, path: str) -> Path:
     return file
 
 
+def _folder() -> Path:
+    return _cache() / f"embedded-{_fingerprint()}"
+
+
 def _cache() -> Path:
     root = os.environ.get("LLAVA_MINI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(root) if os.environ.get("LLAVA_MINI_CACHE") else Path(root) / "llava-mini"
 
 
 def _fingerprint() -> str:
-    """Name the state of the parts: the adapter's content and this file."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    """Name the state of what is joined: this file, the chat template and the adapter."""
+    digest = hashlib.sha256(Path(__file__).read_bytes() + read_template("chatml").encode())
     if ADAPTER.is_file():
         digest.update(ADAPTER.read_bytes())
     return digest.hexdigest()[:12]

@@ -1,16 +1,14 @@
 """`llava-mini demo`: the bundled pictures and video, with questions."""
 
-import sys
 from pathlib import Path
 
 from llava_mini.cli import options
 
 QUESTIONS = {
-    "apple.png": ("What is this?", "What colour is the apple?"),
-    "shapes.png": ("What shape is the red object?", "What colour is the square?", "Is there a star in the picture?"),
-    "counting.png": ("How many stars are there?", "What colour is the background?"),
-    "cat.png": ("What animal is this?",),
-    "house.png": ("What do you see in the picture?",),
+    "shapes.png": ("What shape is the red object?", "What color is the circle?"),
+    "counting.png": ("What shape is this?", "What color is the background?"),
+    "apple.png": ("What is this?", "Is there an apple?"),
+    "house.png": ("Is there a house?",),
     "video.mp4": ("What shape do you see?",),
 }
 
@@ -21,7 +19,6 @@ def demo(model: options.Model = None, device: options.Device = "auto", dtype: op
     Example: llava-mini demo
     """
     folder = Path(__file__).parents[1] / "examples"
-    print("loading the model (the first time it is assembled, about half a minute)", file=sys.stderr)
     assistant = options.load_assistant(model, device, dtype)
     for file, questions in QUESTIONS.items():
         for question in questions:

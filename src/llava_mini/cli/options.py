@@ -1,5 +1,6 @@
 """Options that several verbs share, and how a verb loads its model."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +24,10 @@ def load_assistant(model: str | None, device: str, dtype: str) -> "Assistant":
     import transformers
 
     from llava_mini.assistant import Assistant
+    from llava_mini.checkpoints import embedded
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if model is None and not embedded.is_assembled():
+        print("joining the embedded model's parts, this once (about half a minute)", file=sys.stderr)
     return Assistant.load(model, device=device, dtype=dtype)

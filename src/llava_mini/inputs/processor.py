@@ -39,6 +39,7 @@ class LlavaMiniProcessor(ProcessorMixin):
         image_aspect_ratio: Literal["crop", "pad", "stretch"] = "pad",
         fps: float = 1.0,
         max_frames: int = 128,
+        padding_side: Literal["left", "right"] = "left",
         **_: Any,
     ) -> None:
         self.tokens_per_frame = tokens_per_frame
@@ -46,6 +47,7 @@ class LlavaMiniProcessor(ProcessorMixin):
         self.image_aspect_ratio = image_aspect_ratio
         self.fps = fps
         self.max_frames = max_frames
+        tokenizer.padding_side = self.padding_side = padding_side  # a tokenizer may forget it when it is saved
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
         missing = [token for token in (IMAGE_TOKEN, VIDEO_TOKEN) if token not in tokenizer.get_added_vocab()]
         if missing:

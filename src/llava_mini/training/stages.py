@@ -60,6 +60,8 @@ class Recipe:
     scenes: int
     """Prepared training scenes it expects."""
     seed: int = 0
+    copy_layers: bool = True
+    """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""
     changes: dict[str, object] = field(default_factory=dict)
     """Fields of the model's configuration that differ from the embedded model's."""
 

@@ -53,7 +53,7 @@ def embedded_workshop(recipe: Recipe, *, scenes: Path, sources: Path) -> Worksho
         scenes: folder of prepared training scenes.
         sources: folder of the fetched packages.
     """
-    model, processor = assemble(None, **recipe.changes)
+    model, processor = assemble(None, copy_layers=recipe.copy_layers, **recipe.changes)
     class_names = load_class_names(sources)
     names = {cutout.name for cutout in load_cutouts(sources, "train")}
     words = sorted({*names, *class_names, *COLOURS, *SHAPES})

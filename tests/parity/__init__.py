@@ -1,0 +1,1 @@
+"""Hold our numbers against the released program's."""
