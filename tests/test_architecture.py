@@ -5,7 +5,7 @@
 | cli | all below |
 | training, evaluation, analysis, profiling, serving | rows below, never each other |
 | assistant, engines | rows below |
-| data, checkpoints | rows below; not each other |
+| data, checkpoints, reply | rows below; not each other |
 | auto | rows below |
 | inputs, model | config, errors; not each other |
 | config | errors |
@@ -27,7 +27,7 @@ ROWS = (
     {"cli"},
     {"training", "evaluation", "analysis", "profiling", "serving"},
     {"assistant", "engines"},
-    {"data", "checkpoints"},
+    {"data", "checkpoints", "reply"},
     {"auto"},
     {"inputs", "model"},
     {"config"},

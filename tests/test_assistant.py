@@ -12,8 +12,9 @@ from PIL import Image
 from tiny import tiny_model, tiny_processor
 
 from llava_mini import Assistant
-from llava_mini.assistant import MAX_FILES, Answer, Sampling
+from llava_mini.assistant import MAX_FILES
 from llava_mini.errors import InputError, LlavaMiniError, MediaError
+from llava_mini.reply import Answer, Sampling
 
 SHORT = Sampling(max_new_tokens=6)
 

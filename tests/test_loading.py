@@ -9,8 +9,8 @@ from tiny import tiny_model, tiny_processor
 from transformers import LlamaConfig
 
 from llava_mini import Assistant
-from llava_mini.assistant import Sampling
 from llava_mini.errors import InputError, LlavaMiniError, ModelError
+from llava_mini.reply import Sampling
 
 SHORT = Sampling(max_new_tokens=6)
 PICTURE = Image.new("RGB", (50, 40), (255, 0, 0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import tiny_config, tiny_model, tiny_processor
+from tiny import EMBEDDED, tiny_config, tiny_model, tiny_processor
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from llava_mini import LlavaMiniConfig, LlavaMiniForConditionalGeneration, LlavaMiniModel, LlavaMiniProcessor
@@ -18,17 +18,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "all_tokens": {"compression": "none", "fusion_layers": 0},
     "released": {},
     "other_parts": {"text": "qwen2", "vision": "siglip", "compression_size": 2, "tiles": 2},
-    "embedded": {
-        "vision_config": EfficientNetLiteConfig(image_size=56),
-        "vision_feature_layer": None,
-        "compression_attention": "plain",
-        "compression_key_norm": True,
-        "fuse_compressed": False,
-        "fusion_residual": True,
-        "projector_classes": 5,
-        "projector_class_channels": 16,
-        "projector_norm": True,
-    },
+    "embedded": {**EMBEDDED, "vision_config": EfficientNetLiteConfig(image_size=56), "vision_feature_layer": None},
 }
 
 

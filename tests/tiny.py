@@ -19,6 +19,16 @@ from llava_mini import LlavaMiniConfig, LlavaMiniForConditionalGeneration, Llava
 from llava_mini.inputs.chat import read_template
 
 TEXT = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+EMBEDDED: dict[str, Any] = {
+    "compression_attention": "plain",
+    "compression_key_norm": True,
+    "fuse_compressed": False,
+    "fusion_residual": True,
+    "projector_classes": 5,
+    "projector_class_channels": 16,
+    "projector_norm": True,
+}
+"""What makes a tiny model one of the embedded model's form, tower apart."""
 _CORPUS = [
     "What is this? It is a cat. What colour is the star? The star is red. How many are there? There are three.",
     "Picture: Video: system user assistant yes no left right the of and in on",

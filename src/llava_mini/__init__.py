@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llava_mini.assistant import Answer, Assistant, Chat
+    from llava_mini.assistant import Assistant, Chat
     from llava_mini.config import LlavaMiniConfig
     from llava_mini.errors import LlavaMiniError
     from llava_mini.inputs.processor import LlavaMiniProcessor
-    from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, LlavaMiniModel
+    from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+    from llava_mini.model.llava_mini import LlavaMiniModel
     from llava_mini.model.vision_prefix import VisionPrefix
+    from llava_mini.reply import Answer, Sampling
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "assistant",
+    "Answer": "reply",
     "Assistant": "assistant",
     "Chat": "assistant",
     "LlavaMiniConfig": "config",
     "LlavaMiniError": "errors",
-    "LlavaMiniForConditionalGeneration": "model.llava_mini",
+    "LlavaMiniForConditionalGeneration": "model.conditional_generation",
     "LlavaMiniModel": "model.llava_mini",
     "LlavaMiniProcessor": "inputs.processor",
+    "Sampling": "reply",
     "VisionPrefix": "model.vision_prefix",
 }
 __all__ = list(_HOMES)

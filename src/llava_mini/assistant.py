@@ -3,73 +3,25 @@
 The seam between people and the model: everything here takes file names and plain words.
 """
 
-import dataclasses
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TextIteratorStreamer,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.chat import Messages
 from llava_mini.inputs.media import Picture, Video, load_media
+from llava_mini.model.dialogue import Dialogue
+from llava_mini.reply import Answer, Reply, Sampling
 
 File = str | Path | bytes | Image.Image
 EMBEDDED = "embedded"
 MAX_FILES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """An answer and what it cost."""
-
-    text: str
-    """The answer."""
-    vision_tokens: int
-    """Vision tokens that the language model saw: C² a picture or frame."""
-    prompt_tokens: int
-    """All tokens of the prompt, vision tokens included."""
-    seconds_to_first_token: float
-    """From the question to the first token, reading and encoding of new files included."""
-    tokens_per_second: float
-    """Generated tokens a second after the first; 0 for a single token."""
-    model: str
-    """Name of the model."""
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen."""
-
-    max_new_tokens: int = 64
-    """Longest answer in tokens."""
-    temperature: float = 0.0
-    """0: always the likeliest token."""
-    seed: int = 0
-    """Seed of the sampling; the same seed gives the same answer."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
-        if not 0 <= self.temperature <= 10:
-            raise InputError(f"temperature is {self.temperature}; it must be between 0 and 10")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}; it must be between 0 and 2⁶³ − 1")
 
 
 class Assistant:
@@ -123,7 +75,7 @@ class Assistant:
         """Answer one question about some files, or about none."""
         return self.chat(*files).ask(question, sampling=sampling)
 
-    def stream(self, question: str, *files: File, sampling: Sampling | None = None) -> "Reply":
+    def stream(self, question: str, *files: File, sampling: Sampling | None = None) -> Reply:
         """Answer word by word: iterate over the reply, then read its `answer`."""
         return self.chat(*files).stream(question, sampling=sampling)
 
@@ -145,7 +97,7 @@ class Chat:
             load_media(file, fps=processor.fps, max_frames=processor.max_frames) for file in files
         ]
         self.messages: Messages = []
-        self._prefix: Any = None
+        self._dialogue: Dialogue | None = None
 
     @property
     def frames(self) -> list[Image.Image]:
@@ -159,7 +111,7 @@ class Chat:
             pass
         return reply.answer
 
-    def stream(self, question: str, *, sampling: Sampling | None = None) -> "Reply":
+    def stream(self, question: str, *, sampling: Sampling | None = None) -> Reply:
         """Answer the next question word by word.
 
         Raises:
@@ -171,7 +123,21 @@ class Chat:
         started, self._opened = self._opened if not self.messages else time.perf_counter(), time.perf_counter()
         messages = [*self.messages, {"role": "user", "content": self._content(question)}]
         inputs = self._inputs(messages, sampling.max_new_tokens)
-        return Reply(self, inputs, messages, sampling, started)
+
+        def remember(text: str) -> None:
+            self.messages = [*messages, {"role": "assistant", "content": text}]
+
+        assert self._dialogue is not None
+        return Reply(
+            self._assistant.model,
+            self._assistant.processor.tokenizer,
+            self._dialogue,
+            inputs,
+            sampling,
+            model_name=self._assistant.name,
+            started=started,
+            on_end=remember,
+        )
 
     def _content(self, question: str) -> list[dict[str, Any]]:
         first = not self.messages
@@ -183,7 +149,7 @@ class Chat:
 
     @torch.no_grad()
     def _inputs(self, messages: Messages, max_new_tokens: int) -> dict[str, Any]:
-        """Build the model's inputs; the pictures are encoded on the first call only."""
+        """Tokenize the conversation and check its length; the pictures are encoded on the first call only."""
         assistant = self._assistant
         model = assistant.model
         inputs = dict(assistant.processor.tokenize_conversations([messages], add_generation_prompt=True))
@@ -197,112 +163,10 @@ class Chat:
                 f"the conversation has {length} tokens ({len(self.frames)} pictures or frames); with an answer of "
                 f"{max_new_tokens} the model's context of {context} takes at most {most}"
             )
-        if self._prefix is None and self.media:
-            pixels = assistant.processor.prepare_frames(self.frames)[None]
-            self._prefix = model.encode_images(pixels.to(model.device))
-        inputs = {name: value.to(model.device) for name, value in inputs.items()}
-        return {**inputs, "vision_prefix": self._prefix} if self.media else inputs
-
-
-class Reply:
-    """An answer as it comes: iterate for pieces of text; `answer` holds all of it afterwards."""
-
-    def __init__(
-        self, chat: Chat, inputs: dict[str, Any], messages: Messages, sampling: Sampling, started: float
-    ) -> None:
-        self._chat, self._inputs, self._messages = chat, inputs, messages
-        self._sampling, self._started = sampling, started
-        self._answer: Answer | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer.
-
-        Raises:
-            InputError: before the reply has been read to its end.
-        """
-        if self._answer is None:
-            raise InputError("the reply has not been read to its end; iterate over it first")
-        return self._answer
-
-    def __iter__(self) -> Iterator[str]:
-        assistant = self._chat._assistant
-        tokenizer = assistant.processor.tokenizer
-        streamer = _CountingStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        stop = threading.Event()
-        failed: list[BaseException] = []
-
-        def generate() -> None:
-            try:
-                with torch.random.fork_rng():
-                    torch.manual_seed(self._sampling.seed)
-                    assistant.model.generate(
-                        **self._inputs,
-                        **_generation(self._sampling),
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
-                    )
-            except BaseException as error:  # handed to the reader's thread below
-                failed.append(error)
-                streamer.end()
-
-        worker = threading.Thread(target=generate, daemon=True)
-        worker.start()
-        pieces: list[str] = []
-        try:
-            for piece in streamer:
-                if piece:
-                    pieces.append(piece)
-                    yield piece
-        finally:
-            stop.set()
-            worker.join()
-        if failed:
-            raise failed[0]
-        text = "".join(pieces).strip()
-        self._chat.messages = [*self._messages, {"role": "assistant", "content": text}]
-        first, last = streamer.first or time.perf_counter(), streamer.last or time.perf_counter()
-        rate = (streamer.count - 1) / (last - first) if streamer.count > 1 and last > first else 0.0
-        config = assistant.model.config
-        self._answer = Answer(
-            text=text,
-            vision_tokens=len(self._chat.frames) * config.tokens_per_frame,
-            prompt_tokens=int(self._inputs["input_ids"].shape[1]),
-            seconds_to_first_token=round(first - self._started, 4),
-            tokens_per_second=round(rate, 2),
-            model=assistant.name,
-        )
-
-
-class _CountingStreamer(TextIteratorStreamer):
-    """A streamer that knows when the first and the last token came, and how many there were."""
-
-    first: float | None = None
-    last: float | None = None
-    count = 0
-
-    def put(self, value: torch.Tensor) -> None:
-        if not self.next_tokens_are_prompt:
-            self.last = time.perf_counter()
-            self.first = self.first or self.last
-            self.count += 1
-        super().put(value)
-
-
-class _Stop(StoppingCriteria):
-    """Stop when the reader has gone."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
-
-
-def _generation(sampling: Sampling) -> dict[str, Any]:
-    if sampling.temperature == 0:
-        return {"max_new_tokens": sampling.max_new_tokens, "do_sample": False}
-    return {"max_new_tokens": sampling.max_new_tokens, "do_sample": True, "temperature": sampling.temperature}
+        if self._dialogue is None:
+            pixels = assistant.processor.prepare_frames(self.frames)[None].to(model.device) if self.media else None
+            self._dialogue = Dialogue(model, None if pixels is None else model.encode_images(pixels))
+        return {name: value.to(model.device) for name, value in inputs.items()}
 
 
 def _device(name: str) -> torch.device:

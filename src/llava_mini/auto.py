@@ -4,8 +4,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from llava_mini.config import EfficientNetLiteConfig, LlavaMiniConfig
 from llava_mini.inputs.processor import LlavaMiniProcessor
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.efficientnet_lite import EfficientNetLite
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration, LlavaMiniModel
+from llava_mini.model.llava_mini import LlavaMiniModel
 
 AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig)
 AutoModel.register(EfficientNetLiteConfig, EfficientNetLite)

@@ -26,8 +26,9 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     """Input channels."""
     num_classes: int = 1000
     """Classes of the classifier that comes along (used by the semantic projector)."""
-    hidden_size: int = 1472
-    """Width of a cell: 1280 final channels + 120 + 48 + 24 of earlier blocks, pooled to the same grid."""
+    hidden_size: int = 1504
+    """Width of a cell: 1280 final channels + 120 + 48 + 24 of earlier blocks, pooled to the same grid, + 32 that say
+    where the cell is: a convolution does not know, and without them nothing is left or right of anything."""
 
 
 @strict
@@ -71,6 +72,8 @@ class LlavaMiniConfig(PreTrainedConfig):
     """True: a word becomes embedding + scaled pre-fusion output (ours). False: the output replaces it (paper)."""
     fuse_history: bool = False
     """True: earlier answers are fused at inference, as the released program does though it masks them in training."""
+    token_zero_is_padding: bool = False
+    """True: words of id 0 are neither fused nor read by pre-fusion, as the released program does."""
 
     projector_classes: int = 0
     """> 0: the semantic projector, which adds a word embedding per class of the tower's classifier (ours)."""

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny import tiny_model, tiny_processor
 
 from llava_mini import Assistant, cli
-from llava_mini.assistant import Sampling
+from llava_mini.reply import Sampling
 
 RED = corpus.RED
 

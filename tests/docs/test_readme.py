@@ -129,7 +129,17 @@ def test_every_number_is_filled_in(document: Path) -> None:
 
 def test_every_switch_of_the_comparison_is_a_field() -> None:
     text = (ROOT / "docs" / "paper_vs_code.md").read_text(encoding="utf-8")
-    others = {"copy_layers", "padding_side", "chat_template", "fps", "max_frames", "square", "Stage"}
+    others = {
+        "copy_layers",
+        "lookup",
+        "add_generation_prompt",
+        "padding_side",
+        "chat_template",
+        "fps",
+        "max_frames",
+        "square",
+        "Stage",
+    }
     known = {*LlavaMiniConfig.__annotations__, *Stage.__annotations__, *others}
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     switches = {name for row in rows for name in re.findall(r"`(\w+)`", row[-1])}

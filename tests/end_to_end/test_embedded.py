@@ -19,7 +19,11 @@ def assistant() -> Assistant:
     ("file", "question", "right"),
     [
         ("shapes.png", "What shape is the red object?", "circle"),
-        ("shapes.png", "What color is the circle?", "red"),
+        ("shapes.png", "How many shapes are there?", "two"),
+        ("shapes.png", "What colour is the square?", "blue"),
+        ("counting.png", "What color are the stars?", "green"),
+        ("apple.png", "What colour is the apple?", "red"),
+        ("video.mp4", "What color is the circle?", "red"),
         ("counting.png", "What shape is this?", "star"),
         ("counting.png", "What color is the background?", "yellow"),
     ],

@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 from tiny import tiny_config, tiny_model, tiny_processor
 
-from llava_mini.assistant import Assistant, Sampling
+from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table, wilson
 from llava_mini.evaluation.suites import find_suite
+from llava_mini.reply import Sampling
 
 _COLOURS = ("red", "green", "blue")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import pixels, row, tiny_config, tiny_model
+from tiny import EMBEDDED, pixels, row, tiny_config, tiny_model
 from torch import Tensor
 
 from llava_mini import LlavaMiniForConditionalGeneration
@@ -18,15 +18,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "paper": {"compression_first": False, "compression_attention": "plain", "fuse_compressed": False},
     "average": {"compression": "average", "compression_size": 2},
     "high_resolution": {"tiles": 2, "compression_size": 2},
-    "embedded": {
-        "compression_attention": "plain",
-        "compression_key_norm": True,
-        "fuse_compressed": False,
-        "fusion_residual": True,
-        "projector_classes": 5,
-        "projector_class_channels": 16,
-        "projector_norm": True,
-    },
+    "embedded": EMBEDDED,
 }
 TOKENS = {"all_tokens": 16, "released_wide": 4, "average": 4, "high_resolution": 4}
 Rows = list[tuple[Tensor, Tensor | None]]

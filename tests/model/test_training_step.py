@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import pixels, row, tiny_model
+from tiny import EMBEDDED, pixels, row, tiny_model
 
 PLAIN = {"compression_attention": "plain", "compression_first": False}
 FORMS: dict[str, dict[str, Any]] = {
@@ -12,16 +12,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "compression_only": {"fusion_layers": 0},
     "released": {},
     "paper": {**PLAIN, "fuse_compressed": False},
-    "embedded": {
-        **PLAIN,
-        "compression_first": True,
-        "compression_key_norm": True,
-        "fuse_compressed": False,
-        "fusion_residual": True,
-        "projector_classes": 5,
-        "projector_class_channels": 16,
-        "projector_norm": True,
-    },
+    "embedded": EMBEDDED,
 }
 
 

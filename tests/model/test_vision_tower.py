@@ -63,11 +63,11 @@ def lite() -> VisionTower:
 
 
 @torch.no_grad()
-def test_efficientnet_lite_gives_81_cells_of_1472_channels_alone_and_in_a_batch(lite: VisionTower) -> None:
+def test_efficientnet_lite_gives_81_cells_of_1504_channels_alone_and_in_a_batch(lite: VisionTower) -> None:
     together = lite(pictures(2, 260))
-    assert together.shape == (2, 81, 1472)
+    assert together.shape == (2, 81, 1504)
     alone = lite(pictures(2, 260)[1:])
-    assert alone.shape == (1, 81, 1472)
+    assert alone.shape == (1, 81, 1504)
     torch.testing.assert_close(alone[0], together[1], rtol=1e-3, atol=1e-5)
 
 

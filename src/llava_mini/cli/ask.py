@@ -33,7 +33,7 @@ def ask(
       llava-mini ask clip.mp4 "What appears first?" --json
     """
     files, question = split_arguments(arguments)
-    from llava_mini.assistant import Sampling
+    from llava_mini.reply import Sampling
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files)
@@ -73,7 +73,7 @@ def check_files(files: list[str]) -> None:
 
 def cost_line(answer: object) -> str:
     """Say in one line what an answer cost."""
-    from llava_mini.assistant import Answer
+    from llava_mini.reply import Answer
 
     assert isinstance(answer, Answer)
     return (

@@ -26,7 +26,7 @@ def chat(
 
       printf 'What is this?\\nWhat colour is it?\\n' | llava-mini chat cat.jpg
     """
-    from llava_mini.assistant import Sampling
+    from llava_mini.reply import Sampling
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files or [])

@@ -31,12 +31,12 @@ def fetch_packages(
 @app.command("scenes")
 def draw_scenes(
     out: Annotated[Path, typer.Option(help="Folder of the prepared scenes.")] = Path("data/scenes"),
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 8000,
+    count: Annotated[int, typer.Option(help="How many scenes.")] = 12000,
     sources: Sources = Path("data/sources"),
 ) -> None:
     """Draw training scenes with questions and run the frozen tower over them once; goes on where it stopped.
 
-    Example: llava-mini data scenes --count 8000
+    Example: llava-mini data scenes --count 12000
     """
     import torch
 

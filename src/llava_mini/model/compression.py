@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llava_mini.config import LlavaMiniConfig
 from llava_mini.model.positions import sincos_grid
 
 
@@ -96,3 +97,15 @@ class AveragePooling(nn.Module):
         weights = F.adaptive_avg_pool2d(cells, self.size).flatten(2).squeeze(0).T  # (C², N²)
         weights = weights.expand(len(patches), -1, -1)
         return Compressed(weights @ patches, weights)
+
+
+def build_compressor(config: LlavaMiniConfig) -> nn.Module | None:
+    """Return the compression that a configuration asks for, None for all tokens."""
+    width = config.vision.hidden_size if config.compression_first else config.text.hidden_size
+    if config.compression == "none":
+        return None
+    if config.compression == "average":
+        return AveragePooling(config.compression_size)
+    if config.compression_attention == "plain":
+        return QueryCompressor(config.compression_size, width, key_norm=config.compression_key_norm)
+    return MultiHeadQueryCompressor(config.compression_size, width, config.compression_heads)

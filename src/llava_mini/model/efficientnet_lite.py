@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from llava_mini.config import EfficientNetLiteConfig
+from llava_mini.model.positions import sincos_grid
 
 # repeats, kernel, stride, expansion, channels out: B0 scaled to width 1.1 and depth 1.2
 _STAGES = (
@@ -24,6 +25,7 @@ _STAGES = (
 )
 _STEM, _HEAD = 32, 1280
 _EARLIER = {4: 120, 2: 48, 1: 24}  # stage → channels that join each cell: colour and fine shape live there
+_PLACE = 32  # sine-cosine channels of the cell's row and column, as a ViT's position embeddings
 
 
 class SamePadConv(nn.Conv2d):
@@ -106,4 +108,5 @@ class EfficientNetLite(PreTrainedModel):
             *(F.adaptive_avg_pool2d(earlier[index], (final.shape[-2], final.shape[-1])) for index in _EARLIER),
         ]
         cells = torch.cat(maps, dim=1).flatten(2).transpose(1, 2)
-        return BaseModelOutput(last_hidden_state=cells)
+        places = sincos_grid(final.shape[-1], _PLACE).to(cells).expand(len(cells), -1, -1)
+        return BaseModelOutput(last_hidden_state=torch.cat([cells, places], dim=2))

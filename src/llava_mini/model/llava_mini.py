@@ -8,17 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
-from llava_mini.model.compression import AveragePooling, Compressed, MultiHeadQueryCompressor, QueryCompressor
+from llava_mini.model.compression import Compressed, MultiHeadQueryCompressor, QueryCompressor, build_compressor
 from llava_mini.model.positions import sincos_grid
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
-from llava_mini.model.projector import MLPProjector, RMSNorm, SemanticProjector
+from llava_mini.model.projector import RMSNorm, SemanticProjector, build_projector
 from llava_mini.model.splice import count_frames, join_tiles, place
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.model.vision_tower import VisionTower
@@ -67,8 +66,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         super().__init__(config)
         width = config.text.hidden_size
         self.vision_tower = VisionTower(config.vision, config.vision_feature_layer)
-        self.compressor = _compressor(config)
-        self.multi_modal_projector = _projector(config)
+        self.compressor = build_compressor(config)
+        self.multi_modal_projector = build_projector(config)
         self.projector_norm = RMSNorm(width) if config.projector_norm else None
         self.pre_fusion = (
             ModalityPreFusion(config.text, config.fusion_layers, residual=config.fusion_residual)
@@ -161,6 +160,13 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         fused_here = instruction & (frames > 0)[:, None]
         return torch.where(fused_here[..., None], mean.to(words.dtype), words)
 
+    def fused_words(self, input_ids: Tensor, instruction_mask: Tensor | None) -> Tensor:
+        """Return which tokens of `(B, L)` pre-fusion reads and fuses, padding not yet taken away."""
+        fused = input_ids != self.config.image_token_id
+        if self.config.token_zero_is_padding:
+            fused = fused & (input_ids != 0)
+        return fused if instruction_mask is None else fused & instruction_mask.bool()
+
     def embed(
         self,
         input_ids: Tensor,
@@ -176,9 +182,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             if is_image.device.type != "meta" and bool(is_image.any()):
                 raise InputError("the text holds image tokens but no pictures were given")
             return words
-        instruction = _present(input_ids, attention_mask) & ~is_image
-        if instruction_mask is not None:
-            instruction = instruction & instruction_mask.bool()
+        instruction = self.fused_words(input_ids, instruction_mask) & _present(input_ids, attention_mask)
         frames = count_frames(is_image, prefix.tokens.shape[2], prefix.frames)
         words = self.fuse(words, instruction, prefix, frames)
         return place(words, is_image, prefix.tokens, frames)
@@ -227,121 +231,6 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         return out
 
 
-class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixin):
-    """LLaVA-Mini with its language-modelling head: ask, generate, train."""
-
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
-
-    def __init__(self, config: LlavaMiniConfig) -> None:
-        super().__init__(config)
-        self.model = LlavaMiniModel(config)
-        self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the language model's word embeddings."""
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the language model's word embeddings."""
-        self.model.set_input_embeddings(value)
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        """The embedding table `(vocabulary, d)`."""
-        table = self.get_input_embeddings().weight
-        assert isinstance(table, Tensor)
-        return table
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the language-modelling head."""
-        return self.lm_head
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Return the vision tokens that the language model sees: `(B, F, C², d)`."""
-        return self.model.get_image_features(pixel_values)
-
-    def encode_images(
-        self, pixel_values: Tensor | None = None, *, vision_features: Tensor | None = None
-    ) -> VisionPrefix:
-        """Encode pictures once for many questions; see `LlavaMiniModel.encode_images`."""
-        return self.model.encode_images(pixel_values, vision_features=vision_features)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        instruction_mask: Tensor | None = None,
-        vision_features: Tensor | None = None,
-        vision_prefix: VisionPrefix | None = None,
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Run the model; with `labels` `(B, L)` (−100 = not supervised) return the loss too.
-
-        Supervised tokens are answers: they are never fused. See `LlavaMiniModel.forward` for the other arguments.
-        """
-        if labels is not None:
-            unsupervised = labels == -100
-            instruction_mask = unsupervised if instruction_mask is None else unsupervised & instruction_mask.bool()
-        elif self.config.fuse_history:
-            instruction_mask = None
-        out = self.model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            instruction_mask=instruction_mask,
-            vision_features=vision_features,
-            vision_prefix=vision_prefix,
-            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(out.last_hidden_state[:, kept, :])
-        loss = None
-        if labels is not None:
-            items = {"num_items_in_batch": kwargs["num_items_in_batch"]} if "num_items_in_batch" in kwargs else {}
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text.vocab_size, **items)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=out.past_key_values,
-            hidden_states=out.hidden_states,
-            attentions=out.attentions,
-        )
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Give pictures to the first step only, or to all without a cache; generated words keep raw embeddings."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
-        )
-        mask = inputs.get("instruction_mask")
-        if not is_first_iteration and inputs.get("past_key_values") is not None:
-            for name in ("pixel_values", "vision_features", "vision_prefix", "instruction_mask"):
-                inputs.pop(name, None)
-        elif mask is not None and inputs.get("input_ids") is not None:
-            inputs["instruction_mask"] = F.pad(mask, (0, inputs["input_ids"].shape[1] - mask.shape[1]))
-        return inputs
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, *args: Any, vision_prefix: VisionPrefix | None = None, **kwargs: Any
-    ) -> Any:
-        """Repeat a prefix as often as the rows: once a beam, once a returned sequence."""
-        if vision_prefix is not None:
-            rows = torch.arange(len(vision_prefix.tokens), device=vision_prefix.tokens.device)
-            kwargs["vision_prefix"] = vision_prefix.select(rows.repeat_interleave(expand_size))
-        return super()._expand_inputs_for_generation(expand_size, *args, **kwargs)
-
-
 def _present(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Return which tokens are no padding, `(B, L)`; a static cache brings a mask of `(B, 1, L, longest)`."""
     if attention_mask is None:
@@ -350,21 +239,3 @@ def _present(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         own = attention_mask[:, 0].diagonal(dim1=-2, dim2=-1)
         return own if own.dtype == torch.bool else own == 0
     return attention_mask[:, -input_ids.shape[1] :].bool()
-
-
-def _compressor(config: LlavaMiniConfig) -> nn.Module | None:
-    width = config.vision.hidden_size if config.compression_first else config.text.hidden_size
-    if config.compression == "none":
-        return None
-    if config.compression == "average":
-        return AveragePooling(config.compression_size)
-    if config.compression_attention == "plain":
-        return QueryCompressor(config.compression_size, width, key_norm=config.compression_key_norm)
-    return MultiHeadQueryCompressor(config.compression_size, width, config.compression_heads)
-
-
-def _projector(config: LlavaMiniConfig) -> nn.Module:
-    widths = (config.vision.hidden_size, config.text.hidden_size)
-    if config.projector_classes:
-        return SemanticProjector(*widths, config.projector_classes, config.projector_class_channels)
-    return MLPProjector(*widths)

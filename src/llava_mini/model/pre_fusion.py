@@ -59,6 +59,14 @@ class ModalityPreFusion(nn.Module):
         Args:
             mask: `(R, L)`, true where a word is fused.
         """
+        return self._run(words, mask, states)[0]
+
+    def read(self, words: Tensor, states: list[LayerStates]) -> tuple[Tensor, list[LayerStates]]:
+        """Fuse `(R, L, d)` words that follow those kept in `states`; return them and the states grown by them."""
+        out, cache = self._run(words, torch.ones(words.shape[:2], dtype=torch.bool, device=words.device), states)
+        return out, [LayerStates(layer.keys, layer.values) for layer in cache.layers]
+
+    def _run(self, words: Tensor, mask: Tensor, states: list[LayerStates]) -> tuple[Tensor, DynamicCache]:
         seen = states[0].keys.shape[2]
         cache = DynamicCache()
         for index, layer in enumerate(states):
@@ -71,4 +79,4 @@ class ModalityPreFusion(nn.Module):
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        return out if self.norm is None else words + self.norm(out)
+        return (out if self.norm is None else words + self.norm(out)), cache

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llava_mini.config import LlavaMiniConfig
+
 
 class MLPProjector(nn.Module):
     """Map each feature by Linear → GELU → Linear, as LLaVA-v1.5 and LLaVA-Mini do."""
@@ -59,3 +61,11 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(…, d)`; computed in fp32."""
         return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(x.dtype)
+
+
+def build_projector(config: LlavaMiniConfig) -> nn.Module:
+    """Return the projector that a configuration asks for."""
+    widths = (config.vision.hidden_size, config.text.hidden_size)
+    if config.projector_classes:
+        return SemanticProjector(*widths, config.projector_classes, config.projector_class_channels)
+    return MLPProjector(*widths)

@@ -4,6 +4,7 @@ Ours, not the paper's; named "patch alignment" in docs/training.md and switched 
 B pictures · N² patches · V words · d width.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from llava_mini.data.prepared import PreparedScene
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+
+ACROSS, DOWN = ("left", "middle", "right"), ("top", "middle", "bottom")
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,24 @@ def embed_words(words: list[str], embeddings: Tensor, tokenizer: PreTrainedToken
 class PatchAlignment(nn.Module):
     """Cross-entropy of patches and compressed tokens against names and colours.
 
-    loss = CE(patch, name) + CE(patch, colour) + weight · CE(token, name of the largest object).
+    loss = CE(patch, name) + CE(patch, colour) + w_token · CE(token, name of the largest object)
+         + w_place · (CE(patch, left | middle | right) + CE(patch, top | middle | bottom)).
     """
 
     def __init__(
-        self, model: LlavaMiniForConditionalGeneration, table: WordTable, *, token_weight: float = 0.3
+        self,
+        model: LlavaMiniForConditionalGeneration,
+        table: WordTable,
+        *,
+        token_weight: float = 0.3,
+        place_weight: float = 0.3,
     ) -> None:
         super().__init__()
         self.model = model.model
         self.words = nn.Buffer(table.embeddings, persistent=False)
         self.sharpness = nn.Parameter(torch.tensor(3.0))
-        self.token_weight = token_weight
+        self.token_weight, self.place_weight = token_weight, place_weight
+        self.across, self.down = ([table.index(word) for word in words] for words in (ACROSS, DOWN))
 
     def forward(self, vision_features: Tensor, names: Tensor, colours: Tensor, main: Tensor) -> dict[str, Tensor]:
         """Return the loss.
@@ -67,10 +77,20 @@ class PatchAlignment(nn.Module):
         patches = self._scores(projected.flatten(0, 2))
         loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
         loss = loss + self.token_weight * _cross_entropy(self._scores(tokens[:, 0]), main)
+        rows, columns = (third.repeat(len(names)) for third in _thirds(names.shape[1]))
+        loss = loss + self.place_weight * _cross_entropy(patches[:, self.across], columns)
+        loss = loss + self.place_weight * _cross_entropy(patches[:, self.down], rows)
         return {"loss": loss, "token_logits": self._scores(tokens[:, 0]).detach()}
 
     def _scores(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) @ self.words.T * self.sharpness.exp()
+
+
+def _thirds(patches: int) -> tuple[Tensor, Tensor]:
+    """Return in which third of the rows, and of the columns, each patch of a square grid is: `(N²,)` of 0, 1, 2."""
+    side = math.isqrt(patches)
+    third = torch.arange(side) * 3 // side
+    return third.repeat_interleave(side), third.repeat(side)
 
 
 def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str, Tensor]:

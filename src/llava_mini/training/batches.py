@@ -98,7 +98,8 @@ class SceneCollator:
             return [ask_name(planted, rng), ask_presence(planted if present else other, rng, present=present)]
         fitting = [q for q in scene.questions if not self.stage.kinds or q.kind in self.stage.kinds]
         fitting = fitting or scene.questions
-        return rng.sample(fitting, min(self.stage.questions_per_picture, len(fitting)))
+        one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
+        return rng.sample(one_of_each, min(self.stage.questions_per_picture, len(one_of_each)))
 
     def _tokenize(self, question: Question) -> ChatTokens:
         """Tokenize one turn, its placeholder expanded."""

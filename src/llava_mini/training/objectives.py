@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import RMSNorm
+from llava_mini.model.splice import place
 from llava_mini.model.vision_prefix import VisionPrefix
 
 
@@ -65,7 +66,7 @@ class Answers(nn.Module):
             return {"loss": helper_loss, "answer_loss": helper_loss.detach()}
         instruction = present & ~is_image & (labels == -100)
         mixed = torch.where(instruction[..., None], fused, words.detach())
-        embeds = _place(mixed, is_image, prefix.tokens)
+        embeds = place(mixed, is_image, prefix.tokens, frames)
         loss = self._language_model_loss(embeds, attention_mask, targets)
         return {"loss": loss + self.helper_weight * helper_loss, "answer_loss": loss.detach()}
 
@@ -78,7 +79,3 @@ def _next_token_loss(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor
     """Run the head only where a token is supervised."""
     supervised = targets != -100
     return F.cross_entropy(head(hidden[supervised]), targets[supervised])
-
-
-def _place(words: Tensor, is_image: Tensor, tokens: Tensor) -> Tensor:
-    return words.masked_scatter(is_image[..., None], tokens.flatten(1, 2).flatten(0, 1))

@@ -6,13 +6,14 @@ from llava_mini.errors import ConfigError
 from llava_mini.training.stages import Recipe, Stage
 
 _CAPTIONS = ("caption", "name")
+_ATTRIBUTES = ("name", "shape", "colour", "background", "count", "left_right", "above_below", "bigger", "where")
 
 
 def embedded() -> Recipe:
     """Make the embedded model: two warm-ups around the paper's two stages."""
     return Recipe(
         name="embedded",
-        scenes=8000,
+        scenes=12000,
         stages=(
             Stage(
                 "alignment",
@@ -27,7 +28,7 @@ def embedded() -> Recipe:
                 "all_tokens",
                 {"projector": 5e-5},
                 steps=40,
-                pictures_per_step=8,
+                pictures_per_step=4,
                 questions_per_picture=1,
                 kinds=_CAPTIONS,
                 imagined=0.25,
@@ -35,20 +36,31 @@ def embedded() -> Recipe:
             Stage(
                 "shallow",
                 "shallow",
-                {"pre_fusion": 3e-4, "compression": 1e-4, "projector": 2e-5, "helper": 3e-4},
-                steps=1100,
+                {"pre_fusion": 5e-4, "compression": 1e-4, "projector": 3e-5, "helper": 5e-4},
+                steps=2600,
                 pictures_per_step=6,
                 helper_weight=1.0,
-                imagined=0.15,
+                imagined=0.1,
             ),
             Stage(
                 "stage2",
                 "answers",
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 4e-4, "helper": 1e-4},
-                steps=700,
+                steps=800,
                 pictures_per_step=4,
                 helper_weight=0.3,
-                imagined=0.4,
+                imagined=0.25,
+                lora_rank=16,
+            ),
+            Stage(
+                "attributes",
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
+                steps=400,
+                pictures_per_step=4,
+                kinds=_ATTRIBUTES,
+                helper_weight=0.2,
+                imagined=0.15,
                 lora_rank=16,
             ),
         ),

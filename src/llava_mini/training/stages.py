@@ -62,6 +62,8 @@ class Recipe:
     seed: int = 0
     copy_layers: bool = True
     """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""
+    lookup: bool = True
+    """Whether pre-fusion's first layer starts by looking at the patches that resemble a word (ours)."""
     changes: dict[str, object] = field(default_factory=dict)
     """Fields of the model's configuration that differ from the embedded model's."""
 

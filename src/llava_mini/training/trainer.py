@@ -22,12 +22,13 @@ from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import SHAPES
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.processor import LlavaMiniProcessor
-from llava_mini.model.llava_mini import LlavaMiniForConditionalGeneration
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
-from llava_mini.training.alignment import PatchAlignment, WordTable, embed_words
+from llava_mini.training.alignment import ACROSS, DOWN, PatchAlignment, WordTable, embed_words
 from llava_mini.training.batches import SceneCollator
 from llava_mini.training.objectives import Answers
 from llava_mini.training.stages import Recipe, Stage, learn_only, part_of
+from llava_mini.training.starts import start_lookup, start_projector
 
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _TRAINED = ("model.multi_modal_projector.", "model.projector_norm.", "model.compressor.", "model.pre_fusion.")
@@ -56,7 +57,7 @@ def embedded_workshop(recipe: Recipe, *, scenes: Path, sources: Path) -> Worksho
     model, processor = assemble(None, copy_layers=recipe.copy_layers, **recipe.changes)
     class_names = load_class_names(sources)
     names = {cutout.name for cutout in load_cutouts(sources, "train")}
-    words = sorted({*names, *class_names, *COLOURS, *SHAPES})
+    words = sorted({*names, *class_names, *COLOURS, *SHAPES, *ACROSS, *DOWN})
     table = WordTable(tuple(words), F.normalize(embed_words(words, model.word_embeddings, processor.tokenizer), dim=-1))
     return Workshop(model, processor, PreparedScenes(scenes), table, class_names)
 
@@ -74,12 +75,10 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, save_steps: int = 200)
     _write_recipe(recipe, out / "recipe.json")
     set_seed(recipe.seed)
     model = workshop.model
-    _start_projector(workshop)
+    _start(recipe, workshop)
     for stage in recipe.stages:
         if stage.lora_rank:
-            alpha = int(LORA_SCALE * stage.lora_rank)
-            lora = LoraConfig(r=stage.lora_rank, lora_alpha=alpha, target_modules=_LINEAR)
-            inject_adapter_in_model(lora, model.model.language_model)
+            _add_lora(model.model.language_model, stage.lora_rank)
         done = out / stage.name / "trained.safetensors"
         if done.is_file():
             model.load_state_dict(load_file(done), strict=False)
@@ -89,6 +88,16 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, save_steps: int = 200)
     adapter = out / "adapter.safetensors"
     save_file(export_adapter(model), adapter, metadata={"recipe": recipe.name, "lora_scale": str(LORA_SCALE)})
     return adapter
+
+
+def _add_lora(language_model: nn.Module, rank: int) -> None:
+    """Add LoRA to the linear layers, once: a later stage goes on with what an earlier one has learned."""
+    ranks = {len(value) for name, value in language_model.named_parameters() if "lora_A" in name}
+    if ranks - {rank}:
+        raise ConfigError(f"lora_rank is {rank}, but an earlier stage has {ranks.pop()}; all stages share one LoRA")
+    if not ranks:
+        alpha = int(LORA_SCALE * rank)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=_LINEAR), language_model)
 
 
 def export_adapter(model: LlavaMiniForConditionalGeneration) -> dict[str, Tensor]:
@@ -200,20 +209,16 @@ def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator:
     )
 
 
-def _start_projector(workshop: Workshop) -> None:
-    """Start the semantic projector: the codebook with class names, the MLP small on standardised features."""
-    model, scenes = workshop.model, workshop.scenes
+def _start(recipe: Recipe, workshop: Workshop) -> None:
+    """Start what no package brings; a finished stage overwrites it."""
+    model, tokenizer = workshop.model, workshop.processor.tokenizer
     projector = model.model.multi_modal_projector
-    if not isinstance(projector, SemanticProjector):
-        return
-    names = embed_words(workshop.class_names, model.word_embeddings, workshop.processor.tokenizer)
-    sample = torch.cat([scenes[i].features for i in range(0, len(scenes), max(1, len(scenes) // 200))])
-    with torch.no_grad():
-        projector.codebook.weight.copy_(names.T)
-        projector.mean.copy_(sample.mean(dim=0))
-        projector.std.copy_(sample.std(dim=0) + 1e-3)
-        nn.init.normal_(projector.mlp.linear_1.weight, std=projector.mlp.linear_1.in_features**-0.5)
-        nn.init.normal_(projector.mlp.linear_2.weight, std=0.1 * projector.mlp.linear_2.in_features**-0.5)
+    if isinstance(projector, SemanticProjector):
+        names = embed_words(workshop.class_names, model.word_embeddings, tokenizer)
+        start_projector(projector, names, workshop.scenes)
+    if recipe.lookup and model.model.pre_fusion is not None:
+        words = embed_words(list(workshop.table.words), model.word_embeddings, tokenizer)
+        start_lookup(model.model.pre_fusion.decoder.layers[0], words)
 
 
 def _write_recipe(recipe: Recipe, path: Path) -> None:

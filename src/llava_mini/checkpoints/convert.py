@@ -1,0 +1,332 @@
+"""Convert whole checkpoints, tensor by tensor: memory stays near one shard, and every name is accounted for."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
+from llava_mini.checkpoints import llava, official
+from llava_mini.checkpoints.tensors import Shapes, ShardWriter, read_json, read_shapes, read_tensors, tensor_files
+from llava_mini.config import LlavaMiniConfig
+from llava_mini.errors import LlavaMiniError, ModelError
+from llava_mini.inputs.chat import IMAGE_TOKEN, VIDEO_TOKEN, read_template
+from llava_mini.inputs.processor import LlavaMiniProcessor
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+
+UNUSED = "vision_tower_unused.safetensors"
+"""The tower's layers above the one that is used: never loaded, kept so that a conversion can be undone bit by bit."""
+_ENCODER = "model.vision_tower.encoder."
+_MEDIA = (IMAGE_TOKEN, VIDEO_TOKEN)
+_HUGE = 10**20  # what tokenizers write when they know no limit
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion did."""
+
+    form: str
+    """What the source was."""
+    tensors: int
+    """Tensors written for the model."""
+    dropped: tuple[str, ...]
+    """Names of the source that are computed, not learned."""
+    set_aside: int
+    """Tensors of the tower that no model uses, written to `vision_tower_unused.safetensors`."""
+    tower: str
+    """Where the tower's weights came from."""
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    to: Literal["llava-mini", "official"] = "llava-mini",
+    vision_tower: Path | None = None,
+    tokenizer: Path | None = None,
+    allow_pickle: bool = False,
+    shard_bytes: int = 2 * 10**9,
+) -> Converted:
+    """Convert a released LLaVA-Mini or a LLaVA-1.5 (transformers form) to ours, or ours to the released form.
+
+    Numbers are never changed, nor their precision. The target appears only when all of it has been written.
+
+    Args:
+        vision_tower: folder of the CLIP tower, when the source holds no tower or not its configuration.
+        tokenizer: folder of the tokenizer, when it is not in the source.
+        allow_pickle: read `pytorch_model.bin` too, weights only.
+        shard_bytes: size of a written file, and so about the memory needed.
+
+    Raises:
+        ModelError: when a tensor is missing, left over or of another shape (it is named), or a file is damaged.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ModelError(f"{target} exists and is not an empty folder; choose another one")
+    config = read_json(source / "config.json")
+    kind = config.get("model_type")
+    wanted = ("llava_mini",) if to == "official" else ("llava_mini_llama", "llava")
+    if kind not in wanted:
+        raise ModelError(f"{source} is a {kind!r} model; to convert to {to} it must be {' or '.join(wanted)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        if to == "official":
+            done = _to_official(source, scratch, vision_tower, shard_bytes)
+        else:
+            read = _from_official if kind == "llava_mini_llama" else _from_llava
+            done = read(source, scratch, config, vision_tower, tokenizer, allow_pickle, shard_bytes)
+        if target.exists():
+            target.rmdir()
+        for path in (scratch, *scratch.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return done
+
+
+def _from_official(
+    source: Path,
+    scratch: Path,
+    fields: dict[str, Any],
+    vision_tower: Path | None,
+    tokenizer: Path | None,
+    allow_pickle: bool,
+    shard_bytes: int,
+) -> Converted:
+    words = _tokenizer(tokenizer or source)
+    template = "llama-3.1" if "<|start_header_id|>" in words.get_vocab() else "vicuna-v1.1"
+    if vision_tower is None and fields.get("mm_vision_tower") != official.CLIP_VIT_L_336:
+        named = source / str(fields.get("mm_vision_tower"))
+        if not (named / "config.json").is_file():
+            raise ModelError(
+                f"the tower is {fields.get('mm_vision_tower')!r}; give its folder with --vision-tower "
+                f"(only {official.CLIP_VIT_L_336} is known by name)"
+            )
+        vision_tower = named
+    vision = read_json(vision_tower / "config.json") if vision_tower else None
+    vision = vision.get("vision_config", vision) if vision else None  # a whole CLIP has its tower's fields inside
+    config = _built(source, lambda: official.our_config(fields, vision, image_token_id=0))
+    processor = _processor(config, words, read_template(template), vision_tower)
+    files = tensor_files(source, allow_pickle=allow_pickle)
+    shapes = read_shapes(files)
+    sources: list[tuple[list[Path], Callable[[str], str | None]]] = [(files, official.our_name)]
+    tower = "in the checkpoint"
+    if not any(name.startswith(official.TOWER) for name in shapes):
+        if vision_tower is None:
+            name = fields.get("mm_vision_tower")
+            raise ModelError(f"{source} holds no vision tower; give the folder of {name} with --vision-tower")
+        sources.append((tensor_files(vision_tower, allow_pickle=allow_pickle), _tower_name))
+        tower = str(vision_tower)
+    dtype = fields.get("torch_dtype") or fields.get("dtype")
+    return _write(scratch, sources, config, processor, dtype, "released LLaVA-Mini", tower, shard_bytes)
+
+
+def _from_llava(
+    source: Path,
+    scratch: Path,
+    fields: dict[str, Any],
+    vision_tower: Path | None,
+    tokenizer: Path | None,
+    allow_pickle: bool,
+    shard_bytes: int,
+) -> Converted:
+    config = _built(source, lambda: llava.our_config(fields))
+    words = _tokenizer(tokenizer or source)
+    processor = _processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
+    files = tensor_files(source, allow_pickle=allow_pickle)
+    dtype = fields.get("torch_dtype") or fields.get("dtype")
+    return _write(
+        scratch, [(files, llava.our_name)], config, processor, dtype, "LLaVA-1.5", "in the checkpoint", shard_bytes
+    )
+
+
+def _write(
+    scratch: Path,
+    sources: list[tuple[list[Path], Callable[[str], str | None]]],
+    config: LlavaMiniConfig,
+    processor: LlavaMiniProcessor,
+    dtype: Any,
+    form: str,
+    tower: str,
+    shard_bytes: int,
+) -> Converted:
+    """Check all names and shapes, then copy tensor by tensor."""
+    config.image_token_id = processor.image_token_id
+    own, unused = _expected(config)
+    dropped: list[str] = []
+    found: Shapes = {}
+    for files, rename in sources:
+        for name, shape in read_shapes(files).items():
+            ours = rename(name)
+            if ours is None:
+                dropped.append(name)
+                continue
+            wanted = own.get(ours, unused.get(ours))
+            if wanted is None:
+                raise ModelError(f"{name} (here {ours}) is left over: the configuration has no place for it")
+            if wanted != shape:
+                raise ModelError(f"{name} has shape {shape}; the configuration asks for {wanted}")
+            found[ours] = shape
+    tied = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    missing = sorted(set(own) - set(found) - tied)
+    if missing:
+        raise ModelError(f"{missing[0]} is missing in the source, with {len(missing) - 1} others")
+    writer = ShardWriter(scratch, shard_bytes)
+    aside: dict[str, Tensor] = {}
+    for files, rename in sources:
+        for name, tensor in read_tensors(files):
+            ours = rename(name)
+            if ours in own and ours not in tied:
+                writer.add(ours, tensor)
+            elif ours in unused:
+                aside[ours] = tensor.clone()
+    writer.close()
+    if aside:
+        save_file(aside, scratch / UNUSED, metadata={"format": "pt"})
+    if dtype is not None:
+        config.dtype = getattr(torch, str(dtype).removeprefix("torch."))
+    config.architectures = [LlavaMiniForConditionalGeneration.__name__]
+    config.save_pretrained(scratch)
+    words = processor.tokenizer
+    stops = [words.convert_tokens_to_ids(token) for token in ("<|eot_id|>",) if token in words.get_vocab()]
+    pad = words.pad_token_id if words.pad_token_id is not None else words.eos_token_id
+    stop = sorted({*stops, words.eos_token_id} - {None}) or None
+    generation = GenerationConfig(bos_token_id=words.bos_token_id, eos_token_id=stop, pad_token_id=pad)
+    if config.image_token_id < config.text.vocab_size:
+        generation.suppress_tokens = [config.image_token_id]  # a place for a picture is nothing to say
+    generation.save_pretrained(scratch)
+    processor.save_pretrained(scratch)
+    return Converted(form, len(found) - len(aside), tuple(dropped), len(aside), tower)
+
+
+def _to_official(source: Path, scratch: Path, vision_tower: Path | None, shard_bytes: int) -> Converted:
+    config = _built(source, lambda: LlavaMiniConfig.from_pretrained(source))
+    fields = official.released_config(config, vision_tower=str(vision_tower or official.CLIP_VIT_L_336))
+    own, unused = _expected(config)
+    files = tensor_files(source)
+    shapes = read_shapes(files)
+    tied = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    wrong = sorted((set(own) - tied) ^ (set(shapes) - tied))
+    if wrong:
+        problem = "is missing" if wrong[0] in own else "is left over"
+        raise ModelError(f"{wrong[0]} {problem} in {source}")
+    misshapen = [name for name in shapes if name in own and shapes[name] != own[name]]
+    if misshapen:
+        name = misshapen[0]
+        raise ModelError(f"{name} has shape {shapes[name]}; the configuration asks for {own[name]}")
+    rest = _unused_tensors(source / UNUSED, set(unused), vision_tower)
+    writer = ShardWriter(scratch, shard_bytes)
+    for name, tensor in read_tensors(files):
+        writer.add(official.released_name(name), tensor)
+    for name, tensor in rest:
+        writer.add(official.released_name(name), tensor)
+    writer.close()
+    (scratch / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _tokenizer(source).save_pretrained(scratch)
+    _forget_media_tokens(scratch, config.text.vocab_size)
+    return Converted("LLaVA-Mini", len(shapes), (), len(unused), "in the checkpoint")
+
+
+def _forget_media_tokens(folder: Path, vocabulary: int) -> None:
+    """Take our placeholders out of a tokenizer again: the released embedding table has no rows for them."""
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "tokenizer.json"
+    words = read_json(path)
+    ours = [token for token in words["added_tokens"] if token["content"] in _MEDIA and token["id"] >= vocabulary]
+    words["added_tokens"] = [token for token in words["added_tokens"] if token not in ours]
+    path.write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    fields = read_json(path)
+    for key in ("extra_special_tokens", "additional_special_tokens"):
+        if isinstance(fields.get(key), list):
+            fields[key] = [token for token in fields[key] if token not in {one["content"] for one in ours}]
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _unused_tensors(file: Path, wanted: set[str], vision_tower: Path | None) -> Iterator[tuple[str, Tensor]]:
+    """Return the tower's upper layers, from our side file or from a folder of the whole tower."""
+    if file.is_file():
+        pairs = read_tensors([file])
+    elif vision_tower is not None:
+        pairs = ((_tower_name(name) or "", tensor) for name, tensor in read_tensors(tensor_files(vision_tower)))
+    elif wanted:
+        raise ModelError(
+            f"{file.parent} holds the tower only up to the layer that is used; give the folder of the whole tower "
+            "with --vision-tower"
+        )
+    else:
+        pairs = iter(())
+    kept = [(name, tensor) for name, tensor in pairs if name in wanted]
+    if {name for name, _ in kept} != wanted:
+        raise ModelError(f"{sorted(wanted - {name for name, _ in kept})[0]} is missing in the tower")
+    return iter(kept)
+
+
+def _built(source: Path, build: Callable[[], LlavaMiniConfig]) -> LlavaMiniConfig:
+    """Build a configuration from fields that anybody may have written."""
+    try:
+        return build()
+    except LlavaMiniError:
+        raise
+    except Exception as error:  # missing fields and wrong types raise many kinds
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(f"{source / 'config.json'} describes no model that can be built: {reason}") from error
+
+
+def _expected(config: LlavaMiniConfig) -> tuple[Shapes, Shapes]:
+    """Return names and shapes of our model, and of what its tower would have above the layer that is used."""
+    with torch.device("meta"):
+        model = LlavaMiniForConditionalGeneration(config)
+        tower = AutoModel.from_config(config.vision)
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    whole = {_ENCODER + name: tuple(value.shape) for name, value in tower.state_dict().items()}
+    return own, {name: shape for name, shape in whole.items() if name not in own}
+
+
+def _tower_name(name: str) -> str | None:
+    """Return our name of a tensor of a CLIP folder, None for its text half and its projections."""
+    for begins in ("vision_model.", ""):
+        rest = name.removeprefix(begins)
+        if name.startswith(begins) and rest.startswith(("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")):
+            return None if rest.endswith(".position_ids") else _ENCODER + rest
+    if name.startswith(("text_model.", "visual_projection.", "text_projection.", "logit_scale")):
+        return None
+    raise ModelError(f"{name} is no tensor of a CLIP tower")
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # missing and damaged files raise many kinds
+        raise ModelError(f"{folder} holds no tokenizer that can be read; give its folder with --tokenizer") from error
+    return found
+
+
+def _processor(
+    config: LlavaMiniConfig, words: PreTrainedTokenizerBase, template: str, pictures: Path | None
+) -> LlavaMiniProcessor:
+    """Join tokenizer and template with the tower's own preparation of pictures, or CLIP's."""
+    side = config.vision.image_size
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    if pictures is not None and (pictures / "preprocessor_config.json").is_file():
+        image_processor = CLIPImageProcessorPil.from_pretrained(str(pictures), local_files_only=True)
+    if words.pad_token_id is None:
+        words.pad_token = words.eos_token
+    if words.model_max_length > _HUGE:
+        words.model_max_length = config.text.max_position_embeddings
+    try:
+        return LlavaMiniProcessor.from_config(config, image_processor, words, template)
+    except LlavaMiniError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the tokenizer cannot take {IMAGE_TOKEN}: {' '.join(str(error).split())}") from error

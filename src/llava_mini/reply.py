@@ -1,0 +1,164 @@
+"""One reply: how its tokens are chosen, its text as it comes, and what it cost."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from llava_mini.errors import InputError
+from llava_mini.model.dialogue import Dialogue
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An answer and what it cost."""
+
+    text: str
+    """The answer."""
+    vision_tokens: int
+    """Vision tokens that the language model saw: C² a picture or frame."""
+    prompt_tokens: int
+    """All tokens of the prompt, vision tokens included."""
+    seconds_to_first_token: float
+    """From the question to the first token, reading and encoding of new files included."""
+    tokens_per_second: float
+    """Generated tokens a second after the first; 0 for a single token."""
+    model: str
+    """Name of the model."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    max_new_tokens: int = 64
+    """Longest answer in tokens."""
+    temperature: float = 0.0
+    """0: always the likeliest token."""
+    seed: int = 0
+    """Seed of the sampling; the same seed gives the same answer."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if not 0 <= self.temperature <= 10:
+            raise InputError(f"temperature is {self.temperature}; it must be between 0 and 10")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}; it must be between 0 and 2⁶³ − 1")
+
+
+class Reply:
+    """An answer as it comes: iterate for pieces of text; `answer` holds all of it afterwards."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        dialogue: Dialogue,
+        inputs: dict[str, Any],
+        sampling: Sampling,
+        *,
+        model_name: str,
+        started: float,
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
+        self._dialogue, self._inputs = dialogue, inputs
+        self._model_name, self._started, self._on_end = model_name, started, on_end
+        self._answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer.
+
+        Raises:
+            InputError: before the reply has been read to its end.
+        """
+        if self._answer is None:
+            raise InputError("the reply has not been read to its end; iterate over it first")
+        return self._answer
+
+    def __iter__(self) -> Iterator[str]:
+        streamer = _CountingStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        stop = threading.Event()
+        failed: list[BaseException] = []
+
+        def generate() -> None:
+            try:
+                with torch.random.fork_rng():
+                    torch.manual_seed(self._sampling.seed)
+                    made = self._model.generate(
+                        **self._dialogue.advance(self._inputs["input_ids"], self._inputs["instruction_mask"]),
+                        **_generation(self._sampling),
+                        streamer=streamer,
+                        stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
+                    )
+                    self._dialogue.remember(made)
+            except BaseException as error:  # handed to the reader's thread below
+                failed.append(error)
+                streamer.end()
+
+        worker = threading.Thread(target=generate, daemon=True)
+        worker.start()
+        pieces: list[str] = []
+        try:
+            for piece in streamer:
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+        finally:
+            stop.set()
+            worker.join()
+        if failed:
+            raise failed[0]
+        text = "".join(pieces).strip()
+        self._on_end(text)
+        first, last = streamer.first or time.perf_counter(), streamer.last or time.perf_counter()
+        rate = (streamer.count - 1) / (last - first) if streamer.count > 1 and last > first else 0.0
+        prompt = self._inputs["input_ids"]
+        self._answer = Answer(
+            text=text,
+            vision_tokens=int((prompt == self._model.config.image_token_id).sum()),
+            prompt_tokens=int(prompt.shape[1]),
+            seconds_to_first_token=round(first - self._started, 4),
+            tokens_per_second=round(rate, 2),
+            model=self._model_name,
+        )
+
+
+class _CountingStreamer(TextIteratorStreamer):
+    """A streamer that knows when the first and the last token came, and how many there were."""
+
+    first: float | None = None
+    last: float | None = None
+    count = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.next_tokens_are_prompt:
+            self.last = time.perf_counter()
+            self.first = self.first or self.last
+            self.count += 1
+        super().put(value)
+
+
+class _Stop(StoppingCriteria):
+    """Stop when the reader has gone."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
+
+
+def _generation(sampling: Sampling) -> dict[str, Any]:
+    if sampling.temperature == 0:
+        return {"max_new_tokens": sampling.max_new_tokens, "do_sample": False}
+    return {"max_new_tokens": sampling.max_new_tokens, "do_sample": True, "temperature": sampling.temperature}

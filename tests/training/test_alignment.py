@@ -1,0 +1,38 @@
+"""Patches learn the words of what covers them, and where they are."""
+
+import torch
+from tiny import EMBEDDED, tiny_model
+from torch.nn import functional as F
+
+from llava_mini.training.alignment import ACROSS, DOWN, PatchAlignment, WordTable
+
+WORDS = ("cat", "red", *ACROSS, "top", "bottom")
+
+
+def objective() -> PatchAlignment:
+    generator = torch.Generator().manual_seed(0)
+    table = WordTable(WORDS, F.normalize(torch.randn(len(WORDS), 32, generator=generator), dim=-1))
+    return PatchAlignment(tiny_model(**EMBEDDED), table)
+
+
+def test_an_unlabelled_picture_still_teaches_its_cells_where_they_are() -> None:
+    aligned = objective()
+    nothing = torch.full((1, 9), -100)
+    features = torch.randn(1, 9, 48)
+    losses = aligned(features, nothing, nothing, nothing[:, 0])
+    scores = aligned._scores(aligned.model._project(features[:, None]).flatten(0, 2))
+    third = torch.arange(3)
+    across = F.cross_entropy(scores[:, [WORDS.index(word) for word in ACROSS]], third.repeat(3))
+    down = F.cross_entropy(scores[:, [WORDS.index(word) for word in DOWN]], third.repeat_interleave(3))
+    torch.testing.assert_close(losses["loss"], aligned.place_weight * (across + down))
+
+
+def test_a_named_cell_costs_the_cross_entropy_of_its_name_and_colour() -> None:
+    aligned = objective()
+    names, colours = torch.full((1, 9), -100), torch.full((1, 9), -100)
+    names[0, 4], colours[0, 2] = WORDS.index("cat"), WORDS.index("red")
+    features = torch.randn(1, 9, 48)
+    unnamed = aligned(features, names * 0 - 100, colours * 0 - 100, torch.tensor([-100]))["loss"]
+    named = aligned(features, names, colours, torch.tensor([-100]))["loss"]
+    scores = aligned._scores(aligned.model._project(features[:, None])[0, 0]).log_softmax(dim=-1)
+    torch.testing.assert_close(named - unnamed, -scores[4, 0] - scores[2, 1])
