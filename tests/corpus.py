@@ -15,6 +15,7 @@ from PIL import Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, int, int]
+FILM_LENGTH, FILM_GROUP = 96, 12  # frames of `moving_film`, and from one keyframe to the next
 
 
 def red_blue(width: int = 64, height: int = 32) -> Image.Image:
@@ -135,6 +136,43 @@ def turned_video(colours_left_right: tuple[Colour, Colour]) -> bytes:
 def broken_in_the_middle(data: bytes, first: int, last: int) -> bytes:
     """Overwrite a stretch of a file with 0xFF."""
     return data[:first] + b"\xff" * (last - first) + data[last:]
+
+
+def moving_film(
+    container: str = "mp4", codec: str = "libx264", *, live: bool = False, open_groups: bool = False
+) -> bytes:
+    """Twelve seconds of noise that moves, 8 frames a second, with frames that are stored before those they follow."""
+    buffer = io.BytesIO()
+    options = {"live": "1"} if live else {}
+    with av.open(buffer, "w", format=container, options=options) as out:
+        stream = out.add_stream(codec, rate=Fraction(8))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"g": str(FILM_GROUP), "threads": "1"}
+        if codec == "libx264":
+            groups = f"scenecut=0:open-gop={int(open_groups)}"
+            stream.options |= {"bf": "3", "b-pyramid": "normal", "x264-params": groups}
+        for index in range(FILM_LENGTH):
+            pixels = np.random.default_rng(index // 5).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(pixels, 3 * index, axis=1), "rgb24")))
+        out.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def damaged_film() -> bytes:
+    """A film of which two frames in three of one group cannot be decoded."""
+    group = range(FILM_GROUP * 2 + 1, FILM_GROUP * 3)
+    return with_broken_packets(moving_film("matroska", "libvpx"), [index for index in group if index % 3])
+
+
+def with_broken_packets(data: bytes, broken: Sequence[int]) -> bytes:
+    """Overwrite the contents of some packets."""
+    with av.open(io.BytesIO(data)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    made = bytearray(data)
+    for index in broken:
+        at = data.index(packets[index])
+        made[at : at + len(packets[index])] = b"\x9d" * len(packets[index])
+    return bytes(made)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -12,8 +12,10 @@ from PIL import Image
 from tiny import tiny_model, tiny_processor
 
 from llava_mini import Assistant
+from llava_mini import assistant as assistant_file
 from llava_mini.assistant import MAX_FILES
 from llava_mini.errors import InputError, LlavaMiniError, MediaError
+from llava_mini.inputs.media import FrameSampling
 from llava_mini.reply import Answer, Sampling
 
 SHORT = Sampling(max_new_tokens=6)
@@ -199,3 +201,85 @@ def test_a_sampling_without_sense_is_refused(fields: dict[str, Any], words: str)
     with pytest.raises(InputError) as caught:
         Sampling(**fields)
     assert str(caught.value) == words
+
+
+def test_a_video_too_long_to_be_kept_is_read_anew_and_answers_the_same(
+    assistant: Assistant, clip: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = ("What is this?", "What colour is it?")
+    kept = assistant.chat(clip)
+    expected = [kept.ask(question, sampling=SHORT).text for question in questions]
+    assert encoded == [3]
+    monkeypatch.setattr(assistant_file, "kept_bytes", lambda *_: 2**40)  # no frame can be kept
+    monkeypatch.setattr(assistant_file, "frames_per_chunk", lambda *_: 2)
+    anew = assistant.chat(clip)
+    assert [anew.ask(question, sampling=SHORT).text for question in questions] == expected
+    assert encoded == [3, 2, 1, 2, 1]
+
+
+def test_frames_are_chosen_and_counted_as_asked(assistant: Assistant, clip: Path) -> None:
+    read: list[int] = []
+    chat = assistant.chat(clip, frames=FrameSampling(fps=2.0, start_s=1.0), on_frames=read.append)
+    assert (chat.frame_count, read) == (4, [])
+    assert chat.ask("What is this?", sampling=SHORT).vision_tokens == sum(read) == 4
+
+
+def test_an_answer_tells_which_moments_it_attended_to(clip: Path) -> None:
+    assistant = make(compression_size=2)
+    answer = assistant.ask("What is this?", plain(), clip, sampling=SHORT, attention=True)
+    assert [(frame.file, frame.time_s) for frame in answer.frames] == [(str(clip), t) for t in (0.5, 1.5, 2.5)]
+    assert all(0 < frame.attention < 1 for frame in answer.frames)
+    assert sum(frame.attention for frame in answer.frames) < 1
+    assert answer.text == assistant.ask("What is this?", plain(), clip, sampling=SHORT).text
+    assert assistant.ask("What is this?", clip, sampling=SHORT).frames == ()
+    assert assistant.ask("What is this?", plain(), sampling=SHORT, attention=True).frames == ()
+
+
+def test_a_second_question_while_one_is_answered_is_refused(assistant: Assistant) -> None:
+    chat = assistant.chat(plain())
+    first = iter(chat.stream("What is this?", sampling=SHORT))
+    next(first)
+    with pytest.raises(InputError, match="another question of this conversation is being answered"):
+        chat.ask("What colour is it?", sampling=SHORT)
+    first.close()  # type: ignore[attr-defined]
+    assert chat.ask("What colour is it?", sampling=SHORT).text
+
+
+def test_a_reader_who_stops_while_frames_are_read_leaves_no_thread(clip: Path) -> None:
+    assistant = make()
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    chat = assistant.chat(clip, on_frames=stop)
+    with pytest.raises(KeyboardInterrupt):
+        chat.ask("What is this?", sampling=SHORT)
+    assert threading.active_count() == threads
+
+
+def test_tiles_can_be_asked_for(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    tiny_processor(model.config).save_pretrained(tmp_path)
+    assistant = Assistant.load(tmp_path, hd=True)
+    runs: list[int] = []
+    assistant.model.model.vision_tower.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+    answer = assistant.ask("What is this?", plain(), sampling=SHORT)
+    assert (answer.vision_tokens, runs) == (1, [5])
+    assert Assistant.load(tmp_path).model.config.tiles == 1
+
+
+def test_a_video_longer_than_the_context_names_the_frames_that_fit_and_the_option(
+    assistant: Assistant, clip: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        assistant.ask("What is this?", clip, sampling=SHORT, frames=FrameSampling(fps=100.0))
+    words = one_line(caught)
+    assert "(300 pictures or frames)" in words
+    most = int(words.split("takes at most ")[1].split(" frames")[0])
+    assert words.endswith(f"set max_frames (--max-frames) to {most} or less")
+    fitting = FrameSampling(fps=100.0, max_frames=most)
+    assert assistant.ask("What is this?", clip, sampling=SHORT, frames=fitting).vision_tokens == most
+    with pytest.raises(InputError):
+        assistant.ask("What is this?", clip, sampling=SHORT, frames=FrameSampling(100.0, most + 1))

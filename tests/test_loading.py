@@ -90,4 +90,5 @@ def test_a_damaged_model_folder_is_refused_in_one_line(folder: Path, file: str, 
         (folder / file).write_bytes(content)
     with pytest.raises(ModelError) as caught:
         Assistant.load(folder)
-    assert one_line(caught).startswith("no model could be loaded from")
+    line = one_line(caught)
+    assert line.startswith("no model could be loaded from") or "holds no model.safetensors" in line

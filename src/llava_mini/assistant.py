@@ -3,8 +3,10 @@
 The seam between people and the model: everything here takes file names and plain words.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,15 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
+from llava_mini.checkpoints.tensors import tensor_files
 from llava_mini.errors import InputError, ModelError
+from llava_mini.inputs.ahead import read_ahead
 from llava_mini.inputs.chat import Messages
-from llava_mini.inputs.media import Picture, Video, load_media
-from llava_mini.model.dialogue import Dialogue
+from llava_mini.inputs.media import FrameSampling, Picture, Video, load_media
+from llava_mini.inputs.processor import count_frames
+from llava_mini.model.chunking import frames_per_chunk, kept_bytes
+from llava_mini.model.dialogue import Dialogue, Footage
+from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.reply import Answer, Reply, Sampling
 
 File = str | Path | bytes | Image.Image
@@ -37,11 +44,15 @@ class Assistant:
         self.name = name
 
     @classmethod
-    def load(cls, model: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> "Assistant":
+    def load(
+        cls, model: str | Path | None = None, *, hd: bool = False, device: str = "auto", dtype: str = "auto"
+    ) -> "Assistant":
         """Load a model.
 
         Args:
             model: a folder or hub name; None is the embedded model, assembled once into the cache folder.
+            hd: cut every picture and frame into 2×2 tiles beside the whole, as the paper's HD model does; a model
+                that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
 
@@ -62,57 +73,111 @@ class Assistant:
             if config.model_type != "llava_mini":
                 raise ModelError(f"{name} is a {config.model_type} model; a llava_mini model is needed")
             processor = AutoProcessor.from_pretrained(source)
-            loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=precision, use_safetensors=True)
+            if Path(source).is_dir():
+                tensor_files(Path(source))  # an index may name a pickle, or a file somewhere else
+            loaded, info = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=precision, use_safetensors=True, output_loading_info=True
+            )
         except ModelError:
             raise
         except Exception as error:  # the readers of damaged files raise OSError, ValueError, SafetensorError, …
             reason = " ".join(str(error).split()) or type(error).__name__
             reason = reason if len(reason) <= 300 else f"{reason[:300]}…"
             raise ModelError(f"no model could be loaded from {name!r}: {reason}") from error
+        for problem, what in (("missing_keys", "is missing"), ("unexpected_keys", "is left over")):
+            if info[problem]:
+                raise ModelError(f"{sorted(info[problem])[0]} {what} in the weights of {name}")
+        for field in ("image_token_id", "tokens_per_frame", "tiles"):
+            if getattr(processor, field) != getattr(config, field):
+                values = f"{getattr(processor, field)} and {getattr(config, field)}"
+                raise ModelError(f"{field} of the processor and of the model of {name} differ: {values}")
+        if hd and loaded.config.tiles == 1:
+            loaded.config.tiles = processor.tiles = 2
         return cls(loaded.to(where).eval(), processor, name)
 
-    def ask(self, question: str, *files: File, sampling: Sampling | None = None) -> Answer:
-        """Answer one question about some files, or about none."""
-        return self.chat(*files).ask(question, sampling=sampling)
+    def ask(
+        self,
+        question: str,
+        *files: File,
+        sampling: Sampling | None = None,
+        frames: FrameSampling | None = None,
+        attention: bool = False,
+    ) -> Answer:
+        """Answer one question about some files, or about none.
 
-    def stream(self, question: str, *files: File, sampling: Sampling | None = None) -> Reply:
+        Args:
+            sampling: how tokens are chosen.
+            frames: which frames of videos are looked at.
+            attention: say how much the answer attended to each frame of the videos (`Answer.frames`).
+        """
+        return self.chat(*files, frames=frames).ask(question, sampling=sampling, attention=attention)
+
+    def stream(
+        self,
+        question: str,
+        *files: File,
+        sampling: Sampling | None = None,
+        frames: FrameSampling | None = None,
+        attention: bool = False,
+    ) -> Reply:
         """Answer word by word: iterate over the reply, then read its `answer`."""
-        return self.chat(*files).stream(question, sampling=sampling)
+        return self.chat(*files, frames=frames).stream(question, sampling=sampling, attention=attention)
 
-    def chat(self, *files: File) -> "Chat":
-        """Open a conversation about some files; they are read now and encoded once."""
-        return Chat(self, files)
+    def chat(
+        self, *files: File, frames: FrameSampling | None = None, on_frames: Callable[[int], object] | None = None
+    ) -> "Chat":
+        """Open a conversation about some files.
+
+        Args:
+            frames: which frames of videos are looked at; by default as the processor says.
+            on_frames: is told how many more frames have been read.
+        """
+        return Chat(self, files, frames, on_frames)
 
 
 class Chat:
-    """A conversation of several turns; pictures are encoded with the first question and kept."""
+    """A conversation of several turns.
 
-    def __init__(self, assistant: Assistant, files: Sequence[File]) -> None:
+    Pictures are encoded with the first question and kept. A video that is too long to be kept in the model's
+    `frame_memory_mb` is read anew for each question, in chunks, while the next chunk is decoded.
+    """
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        files: Sequence[File],
+        frames: FrameSampling | None = None,
+        on_frames: Callable[[int], object] | None = None,
+    ) -> None:
         if len(files) > MAX_FILES:
             raise InputError(f"{len(files)} files were given; at most {MAX_FILES} are taken at once")
         self._assistant = assistant
         self._opened = time.perf_counter()
         processor = assistant.processor
-        self.media: list[Picture | Video] = [
-            load_media(file, fps=processor.fps, max_frames=processor.max_frames) for file in files
-        ]
+        self.media: list[Picture | Video] = [load_media(file, sampling=frames or processor.sampling) for file in files]
         self.messages: Messages = []
         self._dialogue: Dialogue | None = None
+        self._busy = threading.Lock()
+        self._on_frames = on_frames
 
     @property
-    def frames(self) -> list[Image.Image]:
-        """All pictures and frames, in order."""
-        return [f for item in self.media for f in ([item.image] if isinstance(item, Picture) else item.images)]
+    def frame_count(self) -> int:
+        """How many pictures and frames there are."""
+        return sum(count_frames(item) for item in self.media)
 
-    def ask(self, question: str, *, sampling: Sampling | None = None) -> Answer:
+    def ask(self, question: str, *, sampling: Sampling | None = None, attention: bool = False) -> Answer:
         """Answer the next question; earlier questions and answers are remembered."""
-        reply = self.stream(question, sampling=sampling)
+        reply = self.stream(question, sampling=sampling, attention=attention)
         for _ in reply:
             pass
         return reply.answer
 
-    def stream(self, question: str, *, sampling: Sampling | None = None) -> Reply:
+    def stream(self, question: str, *, sampling: Sampling | None = None, attention: bool = False) -> Reply:
         """Answer the next question word by word.
+
+        Args:
+            sampling: how tokens are chosen.
+            attention: say how much the answer attended to each frame of the videos (`Answer.frames`).
 
         Raises:
             InputError: when the question is empty, or the conversation is longer than the model's context.
@@ -137,7 +202,17 @@ class Chat:
             model_name=self._assistant.name,
             started=started,
             on_end=remember,
+            busy=self._busy,
+            moments=self._moments() if attention else (),
         )
+
+    def _moments(self) -> list[tuple[str, float] | None]:
+        """Name each frame by its file and time, None for pictures."""
+        return [
+            moment
+            for item in self.media
+            for moment in ([None] if isinstance(item, Picture) else [(item.name, time_s) for time_s in item.times_s])
+        ]
 
     def _content(self, question: str) -> list[dict[str, Any]]:
         first = not self.messages
@@ -156,17 +231,43 @@ class Chat:
         length = int(inputs["input_ids"].shape[1])
         context = model.config.text.max_position_embeddings
         if length + max_new_tokens > context:
-            vision = len(self.frames) * model.config.tokens_per_frame
-            fitting = max(0, (context - max_new_tokens - (length - vision)) // model.config.tokens_per_frame)
-            most = f"{fitting} frames" if fitting else f"{max(0, context - max_new_tokens)} tokens"
-            raise InputError(
-                f"the conversation has {length} tokens ({len(self.frames)} pictures or frames); with an answer of "
-                f"{max_new_tokens} the model's context of {context} takes at most {most}"
-            )
+            raise InputError(self._too_long(length, max_new_tokens, context))
         if self._dialogue is None:
-            pixels = assistant.processor.prepare_frames(self.frames)[None].to(model.device) if self.media else None
-            self._dialogue = Dialogue(model, None if pixels is None else model.encode_images(pixels))
+            self._dialogue = Dialogue(model, self._vision())
         return {name: value.to(model.device) for name, value in inputs.items()}
+
+    def _too_long(self, length: int, max_new_tokens: int, context: int) -> str:
+        """Say what would fit."""
+        each = self._assistant.model.config.tokens_per_frame
+        fitting = max(0, (context - max_new_tokens - (length - self.frame_count * each)) // each)
+        videos = [item for item in self.media if isinstance(item, Video)]
+        most = f"{fitting} frames" if fitting else f"{max(0, context - max_new_tokens)} tokens"
+        pictures = len(self.media) - len(videos)
+        share = (fitting - pictures) // len(videos) if videos else 0
+        advice = f"; set max_frames (--max-frames) to {share} or less" if share > 0 else ""
+        return (
+            f"the conversation has {length} tokens ({self.frame_count} pictures or frames); with an answer of "
+            f"{max_new_tokens} the model's context of {context} takes at most {most}{advice}"
+        )
+
+    def _vision(self) -> VisionPrefix | Footage | None:
+        """Encode what can be kept; of what cannot, return a way to read it again."""
+        if not self.media:
+            return None
+        config, dtype = self._assistant.model.config, self._assistant.model.dtype
+        if self.frame_count * kept_bytes(config, dtype) <= config.frame_memory_mb * 2**20:
+            return VisionPrefix.joined(list(self._footage()))
+        return self._footage
+
+    def _footage(self) -> Iterator[VisionPrefix]:
+        """Encode all frames in chunks, while those of the next are decoded."""
+        model, processor = self._assistant.model, self._assistant.processor
+        size = frames_per_chunk(model.config, model.dtype)
+        with closing(read_ahead(processor.prepare_in_chunks(self.media, size))) as chunks:
+            for pixels in chunks:
+                yield model.encode_images(pixels[None].to(model.device))
+                if self._on_frames is not None:
+                    self._on_frames(len(pixels))
 
 
 def _device(name: str) -> torch.device:

@@ -86,6 +86,8 @@ class LlavaMiniConfig(PreTrainedConfig):
     """S: a picture is cut into S×S tiles beside the whole; 1 for standard resolution, 2 in the paper's HD model."""
     image_aspect_ratio: Literal["crop", "pad", "stretch"] = "pad"
     """How a picture becomes square: padded with the mean colour, centre-cropped (released "square"), or squashed."""
+    frame_memory_mb: int = 128
+    """Memory for the frames that are worked on at a time, in MiB: it sets the chunk of a long video, and no result."""
     tie_word_embeddings: bool = False
     """Whether the LM head shares the text embeddings; taken from `text_config`."""
 
@@ -99,6 +101,8 @@ class LlavaMiniConfig(PreTrainedConfig):
     def _check(self) -> None:
         if self.compression_size < 1:
             raise ConfigError(f"compression_size is {self.compression_size}; it must be at least 1")
+        if self.frame_memory_mb < 1:
+            raise ConfigError(f"frame_memory_mb is {self.frame_memory_mb}; it must be at least 1")
         if self.tiles < 1:
             raise ConfigError(f"tiles is {self.tiles}; it must be at least 1")
         if not 0 <= self.fusion_layers <= self.text.num_hidden_layers:

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,18 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 
 from llava_mini.errors import InputError
 from llava_mini.model.dialogue import Dialogue
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameAttention:
+    """How much an answer attended to one frame of a video."""
+
+    file: str
+    """The video as it was given."""
+    time_s: float
+    """When the frame appears, in seconds from the first."""
+    attention: float
+    """Share of the answer's attention, averaged over layers, heads and tokens; all frames and words together are 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +41,8 @@ class Answer:
     """Generated tokens a second after the first; 0 for a single token."""
     model: str
     """Name of the model."""
+    frames: tuple["FrameAttention", ...] = ()
+    """How much the answer attended to each frame of the videos, where that was asked for."""
 
     def __str__(self) -> str:
         return self.text
@@ -68,10 +82,13 @@ class Reply:
         model_name: str,
         started: float,
         on_end: Callable[[str], None],
+        busy: threading.Lock,
+        moments: Sequence[tuple[str, float] | None] = (),
     ) -> None:
         self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
         self._dialogue, self._inputs = dialogue, inputs
         self._model_name, self._started, self._on_end = model_name, started, on_end
+        self._busy, self._moments = busy, moments
         self._answer: Answer | None = None
 
     @property
@@ -86,21 +103,33 @@ class Reply:
         return self._answer
 
     def __iter__(self) -> Iterator[str]:
+        if not self._busy.acquire(blocking=False):
+            raise InputError("another question of this conversation is being answered; wait for its end")
+        try:
+            yield from self._pieces()
+        finally:
+            self._busy.release()
+
+    def _pieces(self) -> Iterator[str]:
         streamer = _CountingStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
         stop = threading.Event()
         failed: list[BaseException] = []
+        made: list[torch.Tensor] = []
+        # In the reader's own thread: whoever reads a long video can stop it.
+        prompt = self._dialogue.advance(self._inputs["input_ids"], self._inputs["instruction_mask"])
 
         def generate() -> None:
             try:
                 with torch.random.fork_rng():
                     torch.manual_seed(self._sampling.seed)
-                    made = self._model.generate(
-                        **self._dialogue.advance(self._inputs["input_ids"], self._inputs["instruction_mask"]),
+                    answer = self._model.generate(
+                        **prompt,
                         **_generation(self._sampling),
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
                     )
-                    self._dialogue.remember(made)
+                    self._dialogue.remember(answer)
+                    made.append(answer)
             except BaseException as error:  # handed to the reader's thread below
                 failed.append(error)
                 streamer.end()
@@ -122,14 +151,24 @@ class Reply:
         self._on_end(text)
         first, last = streamer.first or time.perf_counter(), streamer.last or time.perf_counter()
         rate = (streamer.count - 1) / (last - first) if streamer.count > 1 and last > first else 0.0
-        prompt = self._inputs["input_ids"]
+        asked = self._inputs["input_ids"]
         self._answer = Answer(
             text=text,
-            vision_tokens=int((prompt == self._model.config.image_token_id).sum()),
-            prompt_tokens=int(prompt.shape[1]),
+            vision_tokens=int((asked == self._model.config.image_token_id).sum()),
+            prompt_tokens=int(asked.shape[1]),
             seconds_to_first_token=round(first - self._started, 4),
             tokens_per_second=round(rate, 2),
             model=self._model_name,
+            frames=self._frames(made[0]) if any(self._moments) else (),
+        )
+
+    def _frames(self, answer: torch.Tensor) -> tuple[FrameAttention, ...]:
+        """Add up the attention to the C² tokens of each frame."""
+        shares = self._dialogue.attention(answer).unflatten(0, (len(self._moments), -1)).sum(dim=1)
+        return tuple(
+            FrameAttention(*moment, attention=round(share, 6))
+            for moment, share in zip(self._moments, shares.tolist(), strict=True)
+            if moment is not None
         )
 
 
@@ -159,6 +198,9 @@ class _Stop(StoppingCriteria):
 
 
 def _generation(sampling: Sampling) -> dict[str, Any]:
+    """Say all that a model's own generation settings could turn into something that is no stream of tokens."""
+    plain = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False, "cache_implementation": None}
     if sampling.temperature == 0:
-        return {"max_new_tokens": sampling.max_new_tokens, "do_sample": False}
-    return {"max_new_tokens": sampling.max_new_tokens, "do_sample": True, "temperature": sampling.temperature}
+        return {**plain, "max_new_tokens": sampling.max_new_tokens, "do_sample": False}
+    chosen = {"do_sample": True, "temperature": sampling.temperature}
+    return {**plain, "max_new_tokens": sampling.max_new_tokens, **chosen}

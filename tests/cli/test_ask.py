@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from tiny import tiny_model, tiny_processor
 
 from llava_mini import Assistant, cli
+from llava_mini.cli import options
 from llava_mini.reply import Sampling
 
 RED = corpus.RED
@@ -215,3 +217,69 @@ def test_help_is_instant_because_it_loads_no_torch(arguments: list[str]) -> None
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.strip() == "[]"
     assert "Usage: llava-mini" in done.stdout
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(corpus.video([RED] * 48))
+    return path
+
+
+def test_json_of_a_video_tells_when_each_frame_appears_and_how_much_it_was_attended_to(run: Run, clip: Path) -> None:
+    said = json.loads(run("ask", clip, "What is this?", "--json", "--fps", "0.5").out)
+    assert [(frame["file"], frame["time_s"]) for frame in said["frames"]] == [(str(clip), t) for t in (1.0, 3.0, 5.0)]
+    assert all(0 < frame["attention"] < 1 for frame in said["frames"])
+
+
+def test_moments_are_printed_with_the_answer_in_the_order_of_time(run: Run, clip: Path) -> None:
+    ended = run("ask", clip, "What is this?", "--moments", "2")
+    _, *moments = ended.out.splitlines()
+    assert len(moments) == 2
+    assert moments == sorted(moments)
+    assert all(re.fullmatch(rf"00:00:0\d  \d\.\d\d % of the attention  {clip}", line) for line in moments)
+
+
+def test_a_stretch_and_a_rate_can_be_asked_for(run: Run, clip: Path) -> None:
+    def frames(*options: str) -> int:
+        tokens: int = json.loads(run("ask", clip, "What?", "--json", *options).out)["vision_tokens"]
+        return tokens
+
+    assert frames() == 6
+    assert frames("--start", "0:02", "--end", "4") == 2
+    assert frames("--fps", "2", "--max-frames", "5") == 5
+    assert frames("--hd") == 6
+    assert "'later' is no time; write 90, 1:30 or 0:01:30" in mistaken(run("ask", clip, "What?", "--start", "later"))
+    assert "must lie in" in mistaken(run("ask", clip, "What?", "--start", "1:00:00"))
+    assert "max_frames (-3) must be 1 or more" in mistaken(run("ask", clip, "What?", "--max-frames", "-3"))
+    assert "fps (-1.0) must be a number above 0" in mistaken(run("ask", clip, "What?", "--fps", "-1"))
+
+
+def test_times_are_read_and_written() -> None:
+    assert [options.seconds(text) for text in ("90", "1:30", "0:01:30.5")] == [90, 90, 90.5]
+    assert [options.clock(time_s) for time_s in (0.5, 751.9, 36000)] == ["00:00:00", "00:12:31", "10:00:00"]
+
+
+def test_damaged_packets_are_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.mkv").write_bytes(corpus.damaged_film())
+    ended = run("ask", tmp_path / "broken.mkv", "What?", "--fps", "8")
+    assert ended.code == 0
+    assert re.search(r"note: \d+ damaged packets of .*broken.mkv were skipped", ended.err)
+
+
+def test_a_video_is_profiled(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def profiled(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["llava-mini", "profile", *arguments, "--model", str(model)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        return capfd.readouterr().out
+
+    said = json.loads(profiled("video", "--frames", "3", "--json"))
+    assert list(said) == ["frames", "decode_fps", "encode_fps", "total_fps", "peak_mb"]
+    assert said["frames"] == 3
+    assert all(value > 0 for value in said.values())
+    ways = json.loads(profiled("ways", "--frames", "3", "--words", "5", "--repeats", "1", "--json"))
+    assert list(ways) == ["together", "one by one", "released"]
+    assert all(way["max_difference"] < 1e-4 for way in ways.values())
+    assert ways["released"]["gflops_per_frame"] > ways["together"]["gflops_per_frame"]

@@ -19,7 +19,7 @@ def assistant() -> Assistant:
     ("file", "question", "right"),
     [
         ("shapes.png", "What shape is the red object?", "circle"),
-        ("shapes.png", "How many shapes are there?", "two"),
+        ("video.mp4", "What appears first?", "circle"),
         ("shapes.png", "What colour is the square?", "blue"),
         ("counting.png", "What color are the stars?", "green"),
         ("apple.png", "What colour is the apple?", "red"),
@@ -56,7 +56,7 @@ def test_the_picture_decides_and_not_the_question(assistant: Assistant) -> None:
 def test_a_picture_costs_one_token_and_a_video_one_a_frame(assistant: Assistant) -> None:
     assert assistant.ask("What is this?", EXAMPLES / "cat.png").vision_tokens == 1
     chat = assistant.chat(EXAMPLES / "video.mp4")
-    assert chat.ask("What shape do you see?").vision_tokens == len(chat.frames) == 4
+    assert chat.ask("What shape do you see?").vision_tokens == chat.frame_count == 4
 
 
 def test_the_demo_asks_three_pictures_and_a_video_that_exist() -> None:

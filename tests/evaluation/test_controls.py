@@ -10,6 +10,8 @@ from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table, wilson
 from llava_mini.evaluation.suites import find_suite
+from llava_mini.inputs.media import Picture, Video
+from llava_mini.inputs.processor import Media
 from llava_mini.reply import Sampling
 
 _COLOURS = ("red", "green", "blue")
@@ -20,8 +22,19 @@ def assistant() -> Assistant:
     return Assistant(tiny_model(), tiny_processor(tiny_config()), "tiny")
 
 
-def pictures() -> list[Image.Image]:
-    return [Image.new("RGB", (60, 60), colour) for colour in _COLOURS]
+def pictures() -> list[Media]:
+    return [Picture(Image.new("RGB", (60, 60), colour), colour) for colour in _COLOURS]
+
+
+def films() -> list[Media]:
+    """Videos of two, three and one frame."""
+    red, green, blue = (Image.new("RGB", (60, 60), colour) for colour in _COLOURS)
+    return [Video.of([red, blue]), Video.of([green, red, green]), Video.of([blue])]
+
+
+def shown(item: Media) -> Image.Image:
+    assert isinstance(item, Picture)
+    return item.image
 
 
 def items() -> list[Item]:
@@ -32,14 +45,16 @@ def items() -> list[Item]:
 def test_a_batch_of_questions_gets_the_answers_that_single_questions_get(assistant: Assistant) -> None:
     asked = ask_with_controls(assistant, pictures(), items(), batch_size=4, max_new_tokens=6)
     for one in asked:
-        alone = assistant.ask(one.item.question, pictures()[one.item.picture], sampling=Sampling(max_new_tokens=6))
+        alone = assistant.ask(
+            one.item.question, shown(pictures()[one.item.picture]), sampling=Sampling(max_new_tokens=6)
+        )
         assert one.answer == alone.text
 
 
 def test_shuffled_shows_another_picture_and_blank_a_grey_one(assistant: Assistant) -> None:
     limit = Sampling(max_new_tokens=6)
     others = {
-        colour: assistant.ask("What is this?", picture, sampling=limit).text
+        colour: assistant.ask("What is this?", shown(picture), sampling=limit).text
         for colour, picture in zip(_COLOURS, pictures(), strict=True)
     }
     grey = assistant.ask("What is this?", Image.new("RGB", (256, 256), (128, 128, 128)), sampling=limit).text
@@ -51,6 +66,25 @@ def test_shuffled_shows_another_picture_and_blank_a_grey_one(assistant: Assistan
     # The tiny model's answers differ by picture, so a shuffled answer that equals the right one would be its own.
     assert len(set(others.values())) == 3
     assert all(one.shuffled != one.answer for one in asked)
+
+
+def test_videos_of_several_lengths_are_asked_about_with_blank_ones_as_long(assistant: Assistant) -> None:
+    asked = ask_with_controls(
+        assistant, films(), [Item("order", i, "What is this?", bool) for i in range(3)], max_new_tokens=6
+    )
+    for one, film in zip(asked, films(), strict=True):
+        for text, frames in (
+            (one.answer, film),
+            (one.blank, Video.of([Image.new("RGB", (256, 256), (128, 128, 128))] * _length(film))),
+        ):
+            chat = assistant.chat()
+            chat.media = [frames]
+            assert chat.ask("What is this?", sampling=Sampling(max_new_tokens=6)).text == text
+
+
+def _length(film: Media) -> int:
+    assert isinstance(film, Video)
+    return len(film)
 
 
 def test_scores_count_each_kind_and_all() -> None:

@@ -6,6 +6,7 @@ import os
 import runpy
 import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -32,6 +33,7 @@ from PIL import Image
 
 from llava_mini.errors import MediaError
 from llava_mini.inputs.media import (
+    FrameSampling,
     MediaLimits,
     Picture,
     Source,
@@ -39,8 +41,25 @@ from llava_mini.inputs.media import (
     kind_of,
     load_media,
     open_picture,
-    sample_frames,
+    open_video,
 )
+
+
+class Frames(NamedTuple):
+    """All frames of a video at once."""
+
+    images: list[Image.Image]
+    times_s: list[float]
+    duration_s: float
+
+
+def sample_frames(
+    source: str | Path | bytes, fps: float = 1.0, limits: MediaLimits | None = None, **stretch: Any
+) -> Frames:
+    film = open_video(source, FrameSampling(fps, **stretch), limits=limits or MediaLimits())
+    images = list(film.frames())
+    assert len(images) == len(film)
+    return Frames(images, list(film.times_s), film.duration_s)
 
 
 def near(image: Image.Image, xy: tuple[int, int], colour: tuple[int, ...], tolerance: int = 12) -> bool:
@@ -253,7 +272,7 @@ def test_loading_names_the_file_and_keeps_the_times(tmp_path: Path) -> None:
     assert isinstance(picture, Picture)
     assert isinstance(film, Video)
     assert (picture.name, film.name) == (str(tmp_path / "a.png"), str(tmp_path / "b.mp4"))
-    assert film.times_s == [0.5, 1.5]
+    assert film.times_s == (0.5, 1.5)
     assert film.duration_s == 2.0
 
 
@@ -300,7 +319,8 @@ def test_more_frames_than_allowed_are_spread_over_the_whole_clip() -> None:
     data = video([RED] * 80, fps=8)
     assert sample_frames(data, max_frames=2).times_s == [2.5, 7.5]
     assert sample_frames(data, max_frames=100).times_s == [i + 0.5 for i in range(10)]
-    assert len(sample_frames(data, max_frames=9, limits=MediaLimits(max_frames=4)).images) == 4
+    with pytest.raises(MediaError, match=r"max_frames \(9\) must be at most 4"):
+        sample_frames(data, max_frames=9, limits=MediaLimits(max_frames=4))
     assert len(sample_frames(data, fps=1e300, limits=MediaLimits(max_frames=7)).images) == 7
 
 
@@ -371,9 +391,10 @@ def test_an_animated_picture_is_sampled_by_its_times() -> None:
         loaded = load_media(animation([RED, RED, GREEN, GREEN, BLUE, BLUE], 500, picture_format))
         assert isinstance(loaded, Video)
         assert loaded.duration_s == pytest.approx(3.0)
-        assert len(loaded.images) == 3
-        assert near(loaded.images[0], (4, 4), RED)
-        assert near(loaded.images[2], (4, 4), BLUE)
+        images = list(loaded.frames())
+        assert len(images) == len(loaded) == 3
+        assert near(images[0], (4, 4), RED)
+        assert near(images[2], (4, 4), BLUE)
 
 
 def test_a_still_picture_is_not_a_video() -> None:
@@ -456,7 +477,9 @@ def test_damaged_bytes_anywhere_end_in_a_result_or_one_line() -> None:
             for place in rng.integers(0, len(data), 8):
                 broken[place] = rng.integers(0, 256)
             with contextlib.suppress(MediaError):  # any other kind of error is a failure
-                load_media(bytes(broken))
+                loaded = load_media(bytes(broken))
+                if isinstance(loaded, Video):
+                    assert len(list(loaded.frames())) == len(loaded)
 
 
 # --- the bundled examples ---
@@ -473,7 +496,7 @@ def test_the_bundled_examples_are_what_their_program_draws(tmp_path: Path) -> No
         bundled, drawn = load_media(path), load_media(tmp_path / path.name)
         pixels = [
             np.array([np.asarray(image, dtype=np.int16) for image in images])
-            for images in ([m.image] if isinstance(m, Picture) else m.images for m in (bundled, drawn))
+            for images in ([m.image] if isinstance(m, Picture) else list(m.frames()) for m in (bundled, drawn))
         ]
         assert np.abs(pixels[0] - pixels[1]).mean() < 1.0
 
@@ -484,7 +507,8 @@ def test_the_bundled_examples_are_small_and_open() -> None:
         assert open_picture(EXAMPLES / name).size == (512, 512)
     film = load_media(EXAMPLES / "video.mp4")
     assert isinstance(film, Video)
-    assert film.times_s == [0.5, 1.5, 2.5, 3.5]
-    assert near(film.images[0], (0, 0), WHITE)
-    assert near(film.images[3], (77, 160), (0x1F, 0x5F, 0xE0))
-    assert near(film.images[0], (77, 100), WHITE)
+    assert film.times_s == (0.5, 1.5, 2.5, 3.5)
+    images = list(film.frames())
+    assert near(images[0], (0, 0), WHITE)
+    assert near(images[3], (77, 160), (0x1F, 0x5F, 0xE0))
+    assert near(images[0], (77, 100), WHITE)

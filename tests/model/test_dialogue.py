@@ -1,5 +1,6 @@
 """A further turn costs its own words and changes nothing: equal to computing the whole conversation anew."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from tiny import EMBEDDED, pixels, row, tiny_config, tiny_model
 from torch import Tensor
 
+from llava_mini import VisionPrefix
+from llava_mini.errors import InputError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.dialogue import Dialogue
 
@@ -96,7 +99,7 @@ def test_pre_fusion_reads_new_words_only() -> None:
         lambda _module, _args, kwargs: read.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
     talk(model, 1, anew=False)
-    assert read == [17, 8, 5, 5]  # 16 patches and the compressed token once, then words
+    assert read == [16, 1, 8, 5, 5]  # 16 patches and the compressed token once, then words
 
 
 def test_an_answer_that_is_rendered_otherwise_is_computed_anew_from_there() -> None:
@@ -133,3 +136,72 @@ def test_earlier_embeddings_stay_as_they_are() -> None:
     ids, instruction = spoken(ids, instruction, words(3, seed=1), words(4, seed=2))
     after = Dialogue(model, model.encode_images(pixels(2))).advance(ids, instruction)["inputs_embeds"]
     torch.testing.assert_close(after[:, :10], before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("history", [False, True])
+@torch.no_grad()
+def test_footage_that_is_read_anew_gives_what_a_kept_prefix_gives(history: bool) -> None:
+    model, shown = tiny_model(fuse_history=history), pixels(5)
+    read: list[int] = []
+
+    def footage() -> Iterator[VisionPrefix]:
+        for start in (0, 2, 4):
+            read.append(start)
+            yield model.encode_images(shown[:, start : start + 2])
+
+    kept, anew = Dialogue(model, model.encode_images(shown)), Dialogue(model, footage)
+    ids, instruction = row(5, words=6), torch.ones(1, 13, dtype=torch.long)
+    for turn in range(3):
+        inputs = [dialogue.advance(ids, instruction) for dialogue in (kept, anew)]
+        torch.testing.assert_close(inputs[1]["inputs_embeds"], inputs[0]["inputs_embeds"], atol=1e-5, rtol=0)
+        answers = [model.generate(**given, **GREEDY) for given in inputs]
+        assert torch.equal(*answers)
+        for dialogue, answer in zip((kept, anew), answers, strict=True):
+            dialogue.remember(answer)
+        assert kept.kept == anew.kept > 0
+        ids, instruction = spoken(ids, instruction, answers[0], words(5, seed=turn))
+    assert read == [0, 2, 4] * 3
+
+
+@torch.no_grad()
+def test_attention_to_vision_tokens_is_what_the_model_computes_eagerly() -> None:
+    model = tiny_model(compression_size=2)
+    ids, shown = row(3, words=6, tokens_per_frame=4), pixels(3)
+    dialogue = Dialogue(model, model.encode_images(shown))
+    answer = model.generate(**dialogue.advance(ids, torch.ones_like(ids)), **GREEDY)
+    dialogue.remember(answer)
+    kept, found = dialogue.kept, dialogue.attention(answer)
+    assert dialogue.kept == kept
+    plain = tiny_model(compression_size=2, attention="eager")
+    mask = torch.cat([torch.ones_like(ids), torch.zeros_like(answer)], dim=1)
+    out = plain(
+        input_ids=torch.cat([ids, answer], dim=1), pixel_values=shown, instruction_mask=mask, output_attentions=True
+    )
+    asked = ids.shape[1]
+    rows = torch.stack(out.attentions)[:, 0, :, asked - 1 : -1].mean(dim=(0, 1, 2))
+    torch.testing.assert_close(found, rows[:asked][ids[0] == IMAGE], atol=1e-5, rtol=0)
+    assert found.shape == (12,)
+    assert model.model.language_model.config._attn_implementation == "sdpa"
+
+
+@torch.no_grad()
+def test_asking_for_attention_changes_no_later_turn() -> None:
+    answers = []
+    for asked_for in (False, True):
+        model = tiny_model()
+        dialogue = Dialogue(model, model.encode_images(pixels(2)))
+        ids, instruction = row(2, words=6), torch.ones(1, 10, dtype=torch.long)
+        first = model.generate(**dialogue.advance(ids, instruction), **GREEDY)
+        dialogue.remember(first)
+        if asked_for:
+            dialogue.attention(first)
+        inputs = dialogue.advance(*spoken(ids, instruction, first, words(5, seed=5)))
+        assert dialogue.kept > 10
+        answers.append(model.generate(**inputs, **GREEDY))
+    assert torch.equal(*answers)
+
+
+def test_a_text_without_places_for_the_pictures_is_refused() -> None:
+    model = tiny_model()
+    with pytest.raises(InputError, match="places for 0 frames, but 1 were given"):
+        Dialogue(model, model.encode_images(pixels())).advance(words(6, seed=1), torch.ones(1, 6))

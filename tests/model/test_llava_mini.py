@@ -120,7 +120,7 @@ def test_generation_without_a_cache_with_beams_or_a_static_cache_keeps_the_pictu
     inputs["instruction_mask"][:, -2:] = 0
     common: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     out = model.generate(**inputs, **common, **options)
-    prefix = model.model.encode_images(inputs.pop("pixel_values"))
+    prefix = model.model.encode_images(inputs.pop("pixel_values"), frames=torch.tensor([1, 3]))
     kept = model.generate(**inputs, vision_prefix=prefix, **common, **options)
     assert kept.tolist() == out.tolist()
     if "num_beams" not in options:
@@ -203,7 +203,7 @@ def test_image_tokens_and_pictures_that_do_not_fit_are_refused() -> None:
     ids, picture = asked(model, 2, 5)
     with pytest.raises(InputError, match="the text holds image tokens but no pictures were given"):
         model(input_ids=ids)
-    with pytest.raises(InputError, match="row 0 holds 2 image tokens; with 1 frames of 1 tokens"):
+    with pytest.raises(InputError, match="row 0 of the text has places for 2 frames, but 1 were given"):
         model(input_ids=ids, pixel_values=picture[:, :1])
     with pytest.raises(InputError, match=r"pixel_values has shape \(1, 3, 56, 56\); it must be \(B, F, P, 3, H, W\)"):
         model(input_ids=ids, pixel_values=pixels()[0, 0])

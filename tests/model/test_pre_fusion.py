@@ -43,10 +43,13 @@ def at_once(made: ModalityPreFusion, sequence: Tensor, config: PreTrainedConfig)
 def test_kept_states_equal_the_whole_sequence_at_once(kind: str, attention: str) -> None:
     made, vision, words = fusion(kind, attention=attention), rows(1, _VISION), rows(2, _WORDS)
     expected = at_once(made, torch.cat([vision, words], dim=1), tiny_config(text=kind).text)
-    out, states = made.encode_vision(vision)
+    states = made.encode_vision(vision)
     fused = made.fuse(words, torch.ones(2, _WORDS, dtype=torch.bool), states)
-    torch.testing.assert_close(out, expected[:, :_VISION], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fused, expected[:, _VISION:], rtol=1e-4, atol=1e-5)
+    refined, grown = made.refine(words[:, :2], states)  # compressed tokens stand between patches and words
+    torch.testing.assert_close(refined, expected[:, _VISION : _VISION + 2], rtol=1e-4, atol=1e-5)
+    rest = made.fuse(words[:, 2:], torch.ones(2, _WORDS - 2, dtype=torch.bool), grown)
+    torch.testing.assert_close(rest, expected[:, _VISION + 2 :], rtol=1e-4, atol=1e-5)
     assert len(states) == 2
     assert states[0].keys.shape == (2, 2, _VISION, 8)
 
@@ -55,7 +58,7 @@ def test_kept_states_equal_the_whole_sequence_at_once(kind: str, attention: str)
 @torch.no_grad()
 def test_masked_words_are_as_if_they_were_not_there(kind: str) -> None:
     made, words = fusion(kind), rows(2, 6)
-    _, states = made.encode_vision(rows(1, _VISION))
+    states = made.encode_vision(rows(1, _VISION))
     mask = torch.tensor([[0, 1, 0, 1, 1, 0], [1, 1, 1, 0, 0, 0]]).bool()
     fused = made.fuse(words, mask, states)
     changed = made.fuse(torch.where(mask[..., None], words, rows(9, 6) * 50), mask, states)
@@ -70,7 +73,7 @@ def test_masked_words_are_as_if_they_were_not_there(kind: str) -> None:
 @torch.no_grad()
 def test_the_states_of_the_picture_are_the_same_after_a_question() -> None:
     made = fusion("llama")
-    _, states = made.encode_vision(rows(1, _VISION))
+    states = made.encode_vision(rows(1, _VISION))
     before = [tensor.clone() for layer in states for tensor in layer]
     mask = torch.ones(2, _WORDS, dtype=torch.bool)
     first = made.fuse(rows(2, _WORDS), mask, states)
@@ -82,9 +85,9 @@ def test_the_states_of_the_picture_are_the_same_after_a_question() -> None:
 @torch.no_grad()
 def test_words_read_the_picture_and_the_words_before_them_only() -> None:
     made, words, mask = fusion("llama"), rows(2, _WORDS), torch.ones(2, _WORDS, dtype=torch.bool)
-    states = made.encode_vision(rows(1, _VISION))[1]
+    states = made.encode_vision(rows(1, _VISION))
     fused = made.fuse(words, mask, states)
-    other = made.fuse(words, mask, made.encode_vision(rows(5, _VISION))[1])
+    other = made.fuse(words, mask, made.encode_vision(rows(5, _VISION)))
     assert ((fused - other).abs().amax(dim=-1) > 1e-3).all()
     later = words.clone()
     later[:, 3] += 1
@@ -100,7 +103,7 @@ def test_the_residual_form_adds_a_normalised_output_to_the_word() -> None:
     residual.load_state_dict(plain.state_dict(), strict=False)
     residual.norm.weight.fill_(0.5)
     words, mask = rows(2, _WORDS), torch.ones(2, _WORDS, dtype=torch.bool)
-    states = plain.encode_vision(rows(1, _VISION))[1]
+    states = plain.encode_vision(rows(1, _VISION))
     out = plain.fuse(words, mask, states)
     scaled = 0.5 * out / (out.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
     torch.testing.assert_close(residual.fuse(words, mask, states), words + scaled, rtol=1e-4, atol=1e-5)

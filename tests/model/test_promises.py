@@ -71,7 +71,7 @@ def test_several_pictures_stand_each_at_its_place_and_fuse_words_as_frames_do() 
     ids, shown = interleaved(1, 2, seed=3), pixels(2, seed=3)
     prefix = model.encode_images(shown)
     embeds = model.model.embed(ids, prefix)
-    assert torch.equal(embeds[ids == IMAGE], prefix.tokens.flatten(0, 2))
+    assert torch.equal(embeds[ids == IMAGE], prefix.tokens.flatten(0, 1))
     words = ids[ids != IMAGE][None]
     raw = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE, 0))
     each = []

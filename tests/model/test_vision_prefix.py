@@ -47,7 +47,13 @@ def test_rows_of_a_prefix_can_be_chosen_repeated_and_joined(form: str) -> None:
     same(whole.select(chosen), model.encode_images(videos[chosen]))
     parts = [model.encode_images(videos[i : i + 1]) for i in range(3)]
     same(VisionPrefix.concatenate(parts), whole)
-    assert whole.frames == 2
+    assert whole.frames.tolist() == [2, 2, 2]
+    ragged = model.encode_images(videos, frames=torch.tensor([1, 0, 2]))
+    assert ragged.frames.tolist() == [1, 0, 2]
+    same(
+        ragged.select(torch.tensor([2, 1, 0])),
+        VisionPrefix.concatenate([parts[2], model.encode_images(videos[:1, :1])]),
+    )
 
 
 @torch.no_grad()

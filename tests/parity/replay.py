@@ -46,20 +46,14 @@ def load_model(golden: Path, size: int, tiles: int, attention: str) -> LlavaMini
     return model.eval()
 
 
-class _Record:
-    """What the pre-fusion layers give, vision rows first, then text rows."""
-
-    def __init__(self, model: LlavaMiniForConditionalGeneration) -> None:
-        layers = model.model.pre_fusion.decoder.layers
-        self.layers: list[list[Tensor]] = [[] for _ in layers]
-        self.hooks = [
-            layer.register_forward_hook(lambda _m, _i, out, kept=kept: kept.append(out.detach()))
-            for layer, kept in zip(layers, self.layers, strict=True)
-        ]
-
-    def close(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+def _layers(decoder: Any, rows: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
+    """Run vision and words `(B·F, V + L, d)` through pre-fusion at once; return what each layer gives."""
+    outputs: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in decoder.layers]
+    decoder(inputs_embeds=rows, attention_mask=mask.long(), position_ids=positions.clamp(min=0), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return outputs
 
 
 def _pixels(gold: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -90,13 +84,11 @@ def replay(golden: Path, name: str, case: dict[str, Any], attention: str = "sdpa
     labels = _expand(gold["labels"], [], -100, like=spans)[0] if "labels" in gold else None
     if labels is not None:
         labels[mask == 0] = -100
-    record = _Record(model)
     out = model(input_ids=ids, pixel_values=pixels, attention_mask=mask, labels=labels)
     if labels is not None:
         out.loss.backward()
-    record.close()
     with torch.no_grad():
-        ours = _tensors(model, gold, ids, pixels, frames, mask, labels, record)
+        ours = _tensors(model, gold, ids, pixels, frames, mask, labels)
     if "logits" in gold:
         present = mask.bool()
         ours["logits"], gold["logits"] = out.logits.detach()[present], _as(gold["logits"], present)
@@ -126,7 +118,6 @@ def _tensors(
     frames: Tensor,
     mask: Tensor,
     labels: Tensor | None,
-    record: _Record,
 ) -> dict[str, Tensor]:
     """Name our intermediate tensors as the recording does; of text rows, those that are fused."""
     core, config = model.model, model.config
@@ -138,7 +129,7 @@ def _tensors(
     projected = core._project(features)
     raster = join_tiles(features, config.tiles)
     compressed = core.compressor(raster)
-    prefix = core.encode_images(pixels)
+    prefix = core.encode_images(pixels, frames=frames)
     longest = pixels.shape[1]
     real = (torch.arange(longest) < frames[:, None]).flatten()
     rows = [join_tiles(projected, config.tiles)] + ([projected[:, -1]] if features.shape[1] > 1 else [])
@@ -165,17 +156,19 @@ def _tensors(
         gold["final_inputs_embeds"] = _as(gold["final_inputs_embeds"], mask.bool())
     positions = vision.shape[1] + text.long().cumsum(dim=1) - 1
     whole = torch.cat([torch.arange(vision.shape[1]).expand(len(vision), -1), positions], dim=1)
-    outputs = [torch.cat(layer[:2], dim=1)[keep] for layer in record.layers]
+    rows_in = torch.cat([vision, words], dim=1)
+    outputs = _layers(core.pre_fusion.decoder, rows_in, keep, whole)
+    by_frame = core.pre_fusion.fuse(words[real], text[real], prefix.states)
     return {
         "clip_features": features[real].flatten(0, 1),
         "compressor_in": raster[real],
         "compressor_out_preproj": compressed.tokens[real],
         "compressor_attn_mean_heads": compressed.weights[real],
-        "prefusion_in": torch.cat([vision, words], dim=1)[keep],
+        "prefusion_in": rows_in[keep],
         "prefusion_position_ids": whole[keep],
-        **{f"prefusion_out_layer{index}": out for index, out in enumerate(outputs)},
-        "frame_compressed_after_prefusion": prefix.tokens.flatten(0, 1)[real],
-        "frame_text_fused": record.layers[-1][1][text & real[:, None]],
+        **{f"prefusion_out_layer{index}": out[keep] for index, out in enumerate(outputs)},
+        "frame_compressed_after_prefusion": prefix.tokens,
+        "frame_text_fused": by_frame[text[real]],
         "final_inputs_embeds": core.embed(
             ids, prefix, attention_mask=mask, instruction_mask=None if labels is None else labels == -100
         )[mask.bool()],

@@ -33,7 +33,7 @@ def test_a_word_takes_over_what_stands_with_it_in_the_picture() -> None:
     patches = words[20 : 20 + PATCHES].clone()
     patches[5] = cat + red  # a red cat among other things
     with torch.no_grad():
-        _, states = made.encode_vision(patches[None])
+        states = made.encode_vision(patches[None])
         out = made.decoder(
             inputs_embeds=torch.cat([patches, cat[None]])[None], attention_mask=torch.ones(1, PATCHES + 1)
         ).last_hidden_state[0, -1]

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from llava_mini.data.prepared import PreparedScenes
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.training import trainer
 from llava_mini.training.alignment import ACROSS, WordTable
+from llava_mini.training.batches import SceneCollator
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.stages import PARTS, Recipe, Stage, learn_only, part_of
 
@@ -36,14 +38,24 @@ _STAGE2 = Stage(
 )
 
 
-def made_scenes(folder: Path) -> PreparedScenes:
+def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
     """Eight scenes of a tower with 16 patches of 48 channels."""
     folder.mkdir(parents=True)
-    features = np.random.default_rng(0).normal(size=(8, 16, 48)).astype(np.float16)
+    features = np.random.default_rng(0).normal(size=(8, parts, 16, 48)).astype(np.float16)
     np.save(folder / "shard-0000.npy", features)
     question = {"kind": "name", "text": "What is this?", "answer": "It is a cat.", "accepted": ["cat"], "rivals": []}
-    row = {"cells": [0] * 8 + [-1] * 8, "names": ["cat"], "colours": ["red"], "background": "blue"}
+    row = {"cells": [0] * 8 + [-1] * 8, "names": ["cat"], "colours": ["red"], "background": "blue", "frames": 1}
     (folder / "shard-0000.json").write_text(json.dumps([{**row, "questions": [question] * 2}] * 8))
+    return PreparedScenes(folder)
+
+
+def made_videos(folder: Path) -> PreparedScenes:
+    """Four videos of two and three frames."""
+    folder.mkdir(parents=True)
+    np.save(folder / "shard-0000.npy", np.random.default_rng(1).normal(size=(10, 1, 16, 48)).astype(np.float16))
+    question = {"kind": "order", "text": "What is first?", "answer": "A cat.", "accepted": ["cat"], "rivals": []}
+    row = {"cells": [], "names": [], "colours": [], "background": None, "questions": [question]}
+    (folder / "shard-0000.json").write_text(json.dumps([{**row, "frames": n} for n in (2, 3, 2, 3)]))
     return PreparedScenes(folder)
 
 
@@ -160,3 +172,54 @@ def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
             workshop(tmp_path),
             tmp_path / "run",
         )
+
+
+def test_pictures_and_videos_are_learned_from_in_one_step(tmp_path: Path) -> None:
+    videos = made_videos(tmp_path / "videos")
+    assert [len(videos[i].features) for i in range(4)] == [2, 3, 2, 3]
+    shop = replace(workshop(tmp_path), videos=videos)
+    stage = replace(_STAGE2, videos_per_step=2, imagined=0.0)
+    batch = trainer._collator(stage, shop, 0)([shop.scenes[0], shop.scenes[1]])
+    assert batch["vision_features"].shape == (4, int(batch["frames"].max()), 1, 16, 48)
+    assert batch["frames"].tolist()[:2] == [1, 1]
+    is_image = batch["input_ids"] == shop.model.config.image_token_id
+    assert is_image.sum(dim=1).tolist() == batch["frames"][batch["picture"]].tolist()
+    trainer.run(Recipe("test", (stage,), scenes=8, videos=4), shop, tmp_path / "run")
+    logged = [json.loads(line) for line in (tmp_path / "run/two/loss.jsonl").read_text().splitlines()]
+    assert math.isfinite(logged[-1]["train_loss"])
+
+
+def test_a_video_in_a_batch_learns_as_it_does_alone(tmp_path: Path) -> None:
+    videos = made_videos(tmp_path / "videos")
+    shop = replace(workshop(tmp_path), videos=videos)
+    objective = trainer._objective(_STAGE2, shop).eval()
+    collator = trainer._collator(replace(_STAGE2, imagined=0.0), shop, 0)
+    batch = replace_stage(collator, videos_per_step=3)([shop.scenes[0]])
+    losses = []
+    for row, picture in enumerate(batch["picture"].tolist()):
+        frames = batch["frames"][picture : picture + 1]
+        present = int(batch["attention_mask"][row].sum())
+        one = {name: batch[name][row : row + 1, :present] for name in ("input_ids", "attention_mask", "labels")}
+        features = batch["vision_features"][picture : picture + 1, : int(frames)]
+        out = objective(vision_features=features, frames=frames, picture=torch.tensor([0]), **one)
+        losses.append(float(out["answer_loss"]) * int((one["labels"] != -100).sum()))
+    together = float(objective(**batch)["answer_loss"]) * int((batch["labels"] != -100).sum())
+    assert together == pytest.approx(sum(losses), rel=1e-4)
+
+
+def replace_stage(collator: SceneCollator, **changes: int) -> SceneCollator:
+    return replace(collator, stage=replace(collator.stage, **changes))
+
+
+@pytest.mark.parametrize("objective", ["all_tokens", "shallow", "answers"])
+def test_pictures_in_tiles_are_learned_from(tmp_path: Path, objective: Any) -> None:
+    model = tiny_model(**EMBEDDED, tiles=2)
+    made_scenes(tmp_path / "scenes", parts=5)
+    shop = replace(workshop(tmp_path), model=model, processor=tiny_processor(model.config))
+    rates = {"projector": 1e-3} if objective == "all_tokens" else {"pre_fusion": 1e-3, "helper": 1e-3}
+    stage = Stage("hd", objective, rates, 2, 2, helper_weight=1.0)
+    align = Stage("align", "alignment", {"projector": 1e-2}, 1, 2)
+    trainer.run(Recipe("test", (align, stage), scenes=8), shop, tmp_path / "run")
+    assert (tmp_path / "run/adapter.safetensors").is_file()
+    with pytest.raises(ConfigError, match="imagines classes, but pictures are in tiles"):
+        trainer.run(Recipe("test", (replace(stage, name="other", imagined=0.5),), 8), shop, tmp_path / "other")

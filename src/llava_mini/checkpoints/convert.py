@@ -20,7 +20,7 @@ from llava_mini.checkpoints.tensors import Shapes, ShardWriter, read_json, read_
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import LlavaMiniError, ModelError
 from llava_mini.inputs.chat import IMAGE_TOKEN, VIDEO_TOKEN, read_template
-from llava_mini.inputs.processor import LlavaMiniProcessor
+from llava_mini.inputs.processor import LlavaMiniProcessor, side_px
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 UNUSED = "vision_tower_unused.safetensors"
@@ -69,6 +69,7 @@ def convert(
     Raises:
         ModelError: when a tensor is missing, left over or of another shape (it is named), or a file is damaged.
     """
+    target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target} exists and is not an empty folder; choose another one")
     config = read_json(source / "config.json")
@@ -76,8 +77,11 @@ def convert(
     wanted = ("llava_mini",) if to == "official" else ("llava_mini_llama", "llava")
     if kind not in wanted:
         raise ModelError(f"{source} is a {kind!r} model; to convert to {to} it must be {' or '.join(wanted)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    except OSError as error:
+        raise ModelError(f"{target} cannot be made: {str(error.strerror).lower()}") from error
     try:
         if to == "official":
             done = _to_official(source, scratch, vision_tower, shard_bytes)
@@ -127,7 +131,7 @@ def _from_official(
             raise ModelError(f"{source} holds no vision tower; give the folder of {name} with --vision-tower")
         sources.append((tensor_files(vision_tower, allow_pickle=allow_pickle), _tower_name))
         tower = str(vision_tower)
-    dtype = fields.get("torch_dtype") or fields.get("dtype")
+    dtype = _dtype(fields)
     return _write(scratch, sources, config, processor, dtype, "released LLaVA-Mini", tower, shard_bytes)
 
 
@@ -144,7 +148,7 @@ def _from_llava(
     words = _tokenizer(tokenizer or source)
     processor = _processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
     files = tensor_files(source, allow_pickle=allow_pickle)
-    dtype = fields.get("torch_dtype") or fields.get("dtype")
+    dtype = _dtype(fields)
     return _write(
         scratch, [(files, llava.our_name)], config, processor, dtype, "LLaVA-1.5", "in the checkpoint", shard_bytes
     )
@@ -155,7 +159,7 @@ def _write(
     sources: list[tuple[list[Path], Callable[[str], str | None]]],
     config: LlavaMiniConfig,
     processor: LlavaMiniProcessor,
-    dtype: Any,
+    dtype: torch.dtype | None,
     form: str,
     tower: str,
     shard_bytes: int,
@@ -176,8 +180,13 @@ def _write(
                 raise ModelError(f"{name} (here {ours}) is left over: the configuration has no place for it")
             if wanted != shape:
                 raise ModelError(f"{name} has shape {shape}; the configuration asks for {wanted}")
+            if ours in found:
+                raise ModelError(f"{name} and another tensor of the source are both {ours} here")
             found[ours] = shape
-    tied = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    tied = _tied(config)
+    if tied & set(found):
+        _check_tied(sources)
+        dropped += sorted(tied & set(found))  # the same numbers are read from the embeddings
     missing = sorted(set(own) - set(found) - tied)
     if missing:
         raise ModelError(f"{missing[0]} is missing in the source, with {len(missing) - 1} others")
@@ -193,8 +202,7 @@ def _write(
     writer.close()
     if aside:
         save_file(aside, scratch / UNUSED, metadata={"format": "pt"})
-    if dtype is not None:
-        config.dtype = getattr(torch, str(dtype).removeprefix("torch."))
+    config.dtype = dtype
     config.architectures = [LlavaMiniForConditionalGeneration.__name__]
     config.save_pretrained(scratch)
     words = processor.tokenizer
@@ -206,16 +214,20 @@ def _write(
         generation.suppress_tokens = [config.image_token_id]  # a place for a picture is nothing to say
     generation.save_pretrained(scratch)
     processor.save_pretrained(scratch)
-    return Converted(form, len(found) - len(aside), tuple(dropped), len(aside), tower)
+    return Converted(form, len(set(found) - tied) - len(aside), tuple(dropped), len(aside), tower)
 
 
 def _to_official(source: Path, scratch: Path, vision_tower: Path | None, shard_bytes: int) -> Converted:
     config = _built(source, lambda: LlavaMiniConfig.from_pretrained(source))
-    fields = official.released_config(config, vision_tower=str(vision_tower or official.CLIP_VIT_L_336))
+    tower = str(vision_tower or official.CLIP_VIT_L_336)
+    if vision_tower is None and not official.is_known_tower(config.vision):
+        tower = "vision_tower"  # a folder beside the weights
+        config.vision.save_pretrained(scratch / tower)
+    fields = official.released_config(config, vision_tower=tower)
     own, unused = _expected(config)
     files = tensor_files(source)
     shapes = read_shapes(files)
-    tied = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+    tied = _tied(config)
     wrong = sorted((set(own) - tied) ^ (set(shapes) - tied))
     if wrong:
         problem = "is missing" if wrong[0] in own else "is left over"
@@ -224,7 +236,7 @@ def _to_official(source: Path, scratch: Path, vision_tower: Path | None, shard_b
     if misshapen:
         name = misshapen[0]
         raise ModelError(f"{name} has shape {shapes[name]}; the configuration asks for {own[name]}")
-    rest = _unused_tensors(source / UNUSED, set(unused), vision_tower)
+    rest = _unused_tensors(source / UNUSED, unused, vision_tower)
     writer = ShardWriter(scratch, shard_bytes)
     for name, tensor in read_tensors(files):
         writer.add(official.released_name(name), tensor)
@@ -253,7 +265,7 @@ def _forget_media_tokens(folder: Path, vocabulary: int) -> None:
     path.write_text(json.dumps(fields, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def _unused_tensors(file: Path, wanted: set[str], vision_tower: Path | None) -> Iterator[tuple[str, Tensor]]:
+def _unused_tensors(file: Path, wanted: Shapes, vision_tower: Path | None) -> Iterator[tuple[str, Tensor]]:
     """Return the tower's upper layers, from our side file or from a folder of the whole tower."""
     if file.is_file():
         pairs = read_tensors([file])
@@ -267,8 +279,12 @@ def _unused_tensors(file: Path, wanted: set[str], vision_tower: Path | None) -> 
     else:
         pairs = iter(())
     kept = [(name, tensor) for name, tensor in pairs if name in wanted]
-    if {name for name, _ in kept} != wanted:
-        raise ModelError(f"{sorted(wanted - {name for name, _ in kept})[0]} is missing in the tower")
+    missing = sorted(set(wanted) - {name for name, _ in kept})
+    if missing:
+        raise ModelError(f"{missing[0]} is missing in the tower")
+    for name, tensor in kept:
+        if tuple(tensor.shape) != wanted[name]:
+            raise ModelError(f"{name} has shape {tuple(tensor.shape)}; the configuration asks for {wanted[name]}")
     return iter(kept)
 
 
@@ -283,11 +299,44 @@ def _built(source: Path, build: Callable[[], LlavaMiniConfig]) -> LlavaMiniConfi
         raise ModelError(f"{source / 'config.json'} describes no model that can be built: {reason}") from error
 
 
+def _tied(config: LlavaMiniConfig) -> set[str]:
+    """Return the tensors that are no tensors of their own."""
+    return {"lm_head.weight"} if config.text.tie_word_embeddings else set()
+
+
+def _check_tied(sources: list[tuple[list[Path], Callable[[str], str | None]]]) -> None:
+    """Refuse a head that differs from the embeddings though the configuration says that they are one."""
+    same: list[Tensor] = []
+    for files, rename in sources:
+        for name, tensor in read_tensors(files):
+            if rename(name) in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
+                same.append(tensor.clone())
+    if len(same) == 2 and not torch.equal(*same):
+        raise ModelError("lm_head.weight differs from the embeddings, but tie_word_embeddings says they are one")
+
+
+def _dtype(fields: dict[str, Any]) -> torch.dtype | None:
+    """Return the precision that a `config.json` names."""
+    named = fields.get("torch_dtype") or fields.get("dtype")
+    if named is None:
+        return None
+    found = getattr(torch, str(named).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"torch_dtype is {named!r}; it must name a precision, as 'bfloat16'")
+    return found
+
+
 def _expected(config: LlavaMiniConfig) -> tuple[Shapes, Shapes]:
     """Return names and shapes of our model, and of what its tower would have above the layer that is used."""
-    with torch.device("meta"):
-        model = LlavaMiniForConditionalGeneration(config)
-        tower = AutoModel.from_config(config.vision)
+    try:
+        with torch.device("meta"):
+            model = LlavaMiniForConditionalGeneration(config)
+            tower = AutoModel.from_config(config.vision)
+    except LlavaMiniError:
+        raise
+    except Exception as error:  # an unknown activation, a negative width, …
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(f"the configuration describes no model that can be built: {reason}") from error
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     whole = {_ENCODER + name: tuple(value.shape) for name, value in tower.state_dict().items()}
     return own, {name: shape for name, shape in whole.items() if name not in own}
@@ -319,7 +368,15 @@ def _processor(
     side = config.vision.image_size
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     if pictures is not None and (pictures / "preprocessor_config.json").is_file():
-        image_processor = CLIPImageProcessorPil.from_pretrained(str(pictures), local_files_only=True)
+        try:
+            image_processor = CLIPImageProcessorPil.from_pretrained(str(pictures), local_files_only=True)
+        except Exception as error:  # damaged files raise many kinds
+            raise ModelError(f"{pictures / 'preprocessor_config.json'} cannot be read: {error}") from error
+        if side_px(image_processor) != side:
+            raise ModelError(
+                f"{pictures / 'preprocessor_config.json'} prepares pictures of {side_px(image_processor)} px; "
+                f"the tower reads {side}"
+            )
     if words.pad_token_id is None:
         words.pad_token = words.eos_token
     if words.model_max_length > _HUGE:

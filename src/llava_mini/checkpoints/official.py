@@ -5,7 +5,7 @@ Source: the released LLaVA-Mini (ictnlp/LLaVA-Mini); its semantics are `LlavaMin
 
 from typing import Any
 
-from transformers import AutoConfig, LlamaConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ModelError
@@ -79,6 +79,9 @@ def our_config(released: dict[str, Any], vision: dict[str, Any] | None, *, image
     aspect = released.get("image_aspect_ratio", "square")
     if aspect not in _ASPECTS:
         raise ModelError(f"image_aspect_ratio is {aspect!r}; the released program knows {', '.join(_ASPECTS)}")
+    ratio = released.get("resolution_ratio", 1)
+    if ratio != int(ratio):
+        raise ModelError(f"resolution_ratio is {ratio}; it must be a whole number of tiles a side")
     text = LlamaConfig(**{key: released[key] for key in _TEXT if key in released})
     tower = AutoConfig.for_model(
         "clip_vision_model", **{k: v for k, v in (vision or _CLIP_VIT_L_336).items() if k in _VISION}
@@ -90,9 +93,14 @@ def our_config(released: dict[str, Any], vision: dict[str, Any] | None, *, image
         vision_feature_layer=released.get("mm_vision_select_layer", -2),
         compression_size=released.get("compressor_size", 2),
         fusion_layers=released.get("prefusion_layer_num", 4),
-        tiles=int(released.get("resolution_ratio", 1)),
+        tiles=int(ratio),
         image_aspect_ratio=_ASPECTS[aspect],
     )
+
+
+def is_known_tower(vision: PreTrainedConfig) -> bool:
+    """Tell whether a tower is the one that the released model names."""
+    return all(getattr(vision, field, None) == value for field, value in _CLIP_VIT_L_336.items())
 
 
 def released_config(config: LlavaMiniConfig, *, vision_tower: str) -> dict[str, Any]:

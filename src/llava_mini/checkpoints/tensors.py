@@ -12,6 +12,8 @@ from torch import Tensor
 
 from llava_mini.errors import ModelError
 
+_PRECISIONS = ("F64", "F32", "F16", "BF16")
+_INTEGERS = (".position_ids",)  # counted, not learned; older files hold them
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -32,6 +34,9 @@ def tensor_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
             files = [whole] if whole.is_file() else []
         if any(file.parent != folder for file in files):
             raise ModelError(f"{index} names a file outside its folder")
+        other = [file.name for file in files if file.suffix != f".{suffix}"]
+        if other:
+            raise ModelError(f"{index} names {other[0]}, which is no .{suffix} file")
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise ModelError(f"{folder} has no {missing[0]}, which its index names")
@@ -50,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}; an object is needed")
@@ -67,7 +72,7 @@ def read_shapes(files: list[Path]) -> Shapes:
     for file in files:
         if file.suffix == ".safetensors":
             with _opened(file) as tensors:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+                found = {name: _shape(file, name, tensors) for name in tensors.keys()}  # noqa: SIM118
         else:
             found = {name: tuple(tensor.shape) for name, tensor in _unpickled(file).items()}
         twice = sorted(set(found) & set(shapes))
@@ -85,7 +90,8 @@ def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
                 for name in tensors.keys():  # noqa: SIM118
                     yield name, tensors.get_tensor(name)
         else:
-            yield from _unpickled(file).items()
+            for name, tensor in _unpickled(file).items():
+                yield name, tensor.clone()  # a pickle's tensors may share their memory
 
 
 class ShardWriter:
@@ -129,6 +135,18 @@ class ShardWriter:
         return self.folder / f"shard-{number:05d}.part"
 
 
+def _shape(file: Path, name: str, tensors: Any) -> tuple[int, ...]:
+    """Return the shape of a tensor of numbers that a model can have."""
+    try:
+        view = tensors.get_slice(name)
+        kind, shape = view.get_dtype(), tuple(view.get_shape())
+    except SafetensorError as error:
+        raise ModelError(f"{name} in {file.name} cannot be read: {error}") from error
+    if kind not in _PRECISIONS and not name.endswith(_INTEGERS):
+        raise ModelError(f"{name} in {file.name} is of type {kind}; weights are {', '.join(_PRECISIONS)}")
+    return shape
+
+
 def _opened(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
@@ -142,6 +160,15 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # pickle, zip and torch each have their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{file} cannot be read as weights only: {reason}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ModelError(f"{file} holds something else than named tensors")
+    if not isinstance(loaded, dict) or not all(_is_weight(*pair) for pair in loaded.items()):
+        raise ModelError(f"{file} holds something else than named tensors of floating-point numbers")
     return loaded
+
+
+def _is_weight(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    if name.endswith(_INTEGERS):
+        return True
+    plain = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    return plain and value.is_floating_point()

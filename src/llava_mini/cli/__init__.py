@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llava_mini.cli import ask, chat, convert, data, demo, evaluate, train
+from llava_mini.cli import ask, chat, convert, data, demo, evaluate, profile, train
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.add_typer(profile.app, name="profile")
 
 
 def main() -> None:

@@ -18,6 +18,14 @@ def ask(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the streamed answer.")
     ] = False,
+    hd: options.Hd = False,
+    fps: options.Fps = None,
+    max_frames: options.MaxFrames = None,
+    start: options.Start = None,
+    end: options.End = None,
+    moments: Annotated[
+        int, typer.Option(min=0, help="Print the moments of a video that the answer attended to most.")
+    ] = 0,
     max_new_tokens: options.MaxNewTokens = 64,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -30,23 +38,32 @@ def ask(
 
       llava-mini ask cat.jpg "What is this?"
 
-      llava-mini ask clip.mp4 "What appears first?" --json
+      llava-mini ask clip.mp4 "What appears first?" --start 1:30 --fps 2 --moments 3
     """
     files, question = split_arguments(arguments)
     from llava_mini.reply import Sampling
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files)
-    reply = options.load_assistant(model, device, dtype).stream(question, *files, sampling=sampling)
-    for piece in reply:
-        if not as_json:
-            print(piece, end="", flush=True)
+    frames = options.frame_sampling(fps, max_frames, start, end)
+    assistant = options.load_assistant(model, device, dtype, hd=hd)
+    with options.open_chat(assistant, files, frames) as chat:
+        reply = chat.stream(question, sampling=sampling, attention=as_json or moments > 0)
+        for piece in reply:
+            if not as_json:
+                print(piece, end="", flush=True)
     if as_json:
         fields = dataclasses.asdict(reply.answer)
+        if not reply.answer.frames:
+            del fields["frames"]  # there is no video
         print(json.dumps({"answer": fields.pop("text"), **fields}, ensure_ascii=False))
     else:
         print()
+        most = sorted(reply.answer.frames, key=lambda frame: frame.attention, reverse=True)[:moments]
+        for frame in sorted(most, key=lambda frame: (frame.file, frame.time_s)):
+            print(f"{options.clock(frame.time_s)}  {100 * frame.attention:.2f} % of the attention  {frame.file}")
         print(cost_line(reply.answer), file=sys.stderr)
+    options.say_damage(chat)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], str]:

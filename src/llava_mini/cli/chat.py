@@ -12,6 +12,11 @@ from llava_mini.cli.ask import check_files, cost_line
 def chat(
     files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", show_default=False)] = None,
     model: options.Model = None,
+    hd: options.Hd = False,
+    fps: options.Fps = None,
+    max_frames: options.MaxFrames = None,
+    start: options.Start = None,
+    end: options.End = None,
     max_new_tokens: options.MaxNewTokens = 64,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -30,13 +35,16 @@ def chat(
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files or [])
-    conversation = options.load_assistant(model, device, dtype).chat(*(files or []))
-    while question := _next_question():
-        reply = conversation.stream(question, sampling=sampling)
-        for piece in reply:
-            print(piece, end="", flush=True)
-        print()
-        print(cost_line(reply.answer), file=sys.stderr)
+    frames = options.frame_sampling(fps, max_frames, start, end)
+    assistant = options.load_assistant(model, device, dtype, hd=hd)
+    with options.open_chat(assistant, files or [], frames) as conversation:
+        while question := _next_question():
+            reply = conversation.stream(question, sampling=sampling)
+            for piece in reply:
+                print(piece, end="", flush=True)
+            print()
+            print(cost_line(reply.answer), file=sys.stderr)
+            options.say_damage(conversation)
 
 
 def _next_question() -> str:

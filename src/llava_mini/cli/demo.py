@@ -5,11 +5,11 @@ from pathlib import Path
 from llava_mini.cli import options
 
 QUESTIONS = {
-    "shapes.png": ("What shape is the red object?", "How many shapes are there?"),
+    "shapes.png": ("What shape is the red object?", "What colour is the square?"),
     "counting.png": ("What shape is this?", "What color are the stars?", "What color is the background?"),
     "apple.png": ("What is this?", "What colour is the apple?"),
-    "house.png": ("Is there a house?",),
-    "video.mp4": ("What shape do you see?", "What color is the circle?"),
+    "house.png": ("What color is the house?",),
+    "video.mp4": ("What appears first?", "What color is the circle?"),
 }
 
 

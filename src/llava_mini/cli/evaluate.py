@@ -11,7 +11,7 @@ from llava_mini.cli import options
 
 
 def evaluate(
-    suites: Annotated[list[str], typer.Argument(help="photographs, scenes, unseen-scenes", show_default=False)],
+    suites: Annotated[list[str], typer.Argument(help="photographs, scenes, unseen-scenes, videos", show_default=False)],
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
     model: options.Model = None,
     limit: Annotated[int | None, typer.Option(help="Pictures a suite; default: all photographs, 100 scenes.")] = None,
@@ -40,7 +40,7 @@ def evaluate(
     assistant = options.load_assistant(model, device, dtype)
     results = {}
     for name, suite in made.items():
-        asked = ask_with_controls(assistant, suite.pictures, suite.items)
+        asked = ask_with_controls(assistant, suite.media, suite.items)
         results[name] = score(asked)
         if answers is not None:
             with answers.open("a", encoding="utf-8") as lines:
@@ -50,7 +50,7 @@ def evaluate(
                     row |= {"answer": one.answer, "shuffled": one.shuffled, "blank": one.blank}
                     lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         if not as_json:
-            print(f"{name}: {len(suite.pictures)} pictures, model {assistant.name}")
+            print(f"{name}: {len(suite.media)} pictures or videos, model {assistant.name}")
             print(table(results[name]), flush=True)
     if as_json:
         print(json.dumps({name: {row.kind: asdict(row) for row in rows} for name, rows in results.items()}))

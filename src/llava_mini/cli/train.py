@@ -10,6 +10,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="embedded, smoke", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of weights, logs and checkpoints.")] = Path("runs/embedded"),
     scenes: Annotated[Path, typer.Option(help="Folder of 'llava-mini data scenes'.")] = Path("data/scenes"),
+    videos: Annotated[Path, typer.Option(help="Folder of 'llava-mini data videos'.")] = Path("data/videos"),
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
     save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
 ) -> None:
@@ -26,5 +27,5 @@ def train(
     chosen = find_recipe(recipe)
     from llava_mini.training.trainer import embedded_workshop, run
 
-    workshop = embedded_workshop(chosen, scenes=scenes, sources=sources)
+    workshop = embedded_workshop(chosen, scenes=scenes, videos=videos, sources=sources)
     print(run(chosen, workshop, out, save_steps=save_steps))

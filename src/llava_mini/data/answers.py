@@ -8,12 +8,13 @@ from functools import cache
 from typing import Literal
 
 from llava_mini.data.colours import COLOURS
+from llava_mini.data.layouts import Sprite
 from llava_mini.data.names import is_plural, names, plural, synonyms_of
 from llava_mini.data.scenes import SceneObject
 
 QuestionKind = Literal[
     "name", "caption", "shape", "colour", "background", "count", "presence", "left_right", "above_below",
-    "bigger", "where",
+    "bigger", "where", "order", "things", "motion", "change", "number",
 ]  # fmt: skip
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {str(number): word for number, word in enumerate(NUMBERS)}
@@ -76,7 +77,7 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def words_for(thing: SceneObject) -> tuple[str, ...]:
+def words_for(thing: SceneObject | Sprite) -> tuple[str, ...]:
     """List the accepted words for an object: its synonyms and their plurals."""
     if thing.kind == "shape":
         return (thing.name, plural(thing.name))

@@ -99,7 +99,7 @@ def _group(cutouts: Sequence[Cutout]) -> dict[str, list[Cutout]]:
     return groups
 
 
-def _cutout_sprite(rng: random.Random, library: SceneLibrary, split: SceneSplit, longest: int) -> Sprite:
+def cutout_sprite(rng: random.Random, library: SceneLibrary, split: SceneSplit, longest: int) -> Sprite:
     """Size a cut-out to a longest side in pixels; mirror it half of the time, tilt it sometimes."""
     cutout = library.draw_cutout(rng, split)
     picture = library.picture(cutout)
@@ -114,7 +114,7 @@ def _cutout_sprite(rng: random.Random, library: SceneLibrary, split: SceneSplit,
     return Sprite(cutout.name, "cutout", cutout.colour, picture)
 
 
-def _shape_sprite(rng: random.Random, longest: int, avoid: Sequence[tuple[str, str]] = ()) -> Sprite:
+def shape_sprite(rng: random.Random, longest: int, avoid: Sequence[tuple[str, str]] = ()) -> Sprite:
     """Draw a shape in a named colour; neither word is used twice in a scene."""
     name = rng.choice([shape for shape in SHAPES if shape not in [used for used, _ in avoid]])
     word = draw_colour(rng, [colour for _, colour in avoid])
@@ -127,10 +127,10 @@ def _shape_sprite(rng: random.Random, longest: int, avoid: Sequence[tuple[str, s
 def _single(rng: random.Random, library: SceneLibrary, split: SceneSplit) -> _Composition:
     """Place one cut-out: mostly large, sometimes smaller and clearly to one side."""
     if rng.random() < 0.3:
-        sprite = _cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.3, 0.45)))
+        sprite = cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.3, 0.45)))
         across, down = rng.choices(_ANCHORS, _ANCHOR_WEIGHTS)[0]
-        return [sprite], [_around(rng, sprite, across, down)]
-    sprite = _cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.5, 0.95)))
+        return [sprite], [place_around(rng, sprite, across, down)]
+    sprite = cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.5, 0.95)))
     room_x, room_y = SIDE - sprite.picture.width, SIDE - sprite.picture.height
     return [sprite], [(int(rng.uniform(0.2, 0.8) * room_x), int(rng.uniform(0.2, 0.8) * room_y))]
 
@@ -139,15 +139,15 @@ def _shapes(rng: random.Random) -> _Composition:
     """Place one to four different shapes."""
     count = rng.randint(1, 4)
     if count == 1:
-        sprite = _shape_sprite(rng, int(SIDE * rng.choice((0.35, 0.45, 0.6, 0.75))))
+        sprite = shape_sprite(rng, int(SIDE * rng.choice((0.35, 0.45, 0.6, 0.75))))
         small = sprite.picture.width < 0.5 * SIDE
         across, down = rng.choices(_ANCHORS, _ANCHOR_WEIGHTS)[0] if small else (0.5, 0.5)
-        return [sprite], [_around(rng, sprite, across, down)]
+        return [sprite], [place_around(rng, sprite, across, down)]
     sprites: list[Sprite] = []
     for _ in range(count):
         used = [(sprite.name, sprite.colour or "") for sprite in sprites]
-        sprites.append(_shape_sprite(rng, int(SIDE * rng.uniform(0.24, 0.5 if count == 2 else 0.38)), used))
-    return _scatter(rng, sprites)
+        sprites.append(shape_sprite(rng, int(SIDE * rng.uniform(0.24, 0.5 if count == 2 else 0.38)), used))
+    return scatter(rng, sprites)
 
 
 def _pair(rng: random.Random, library: SceneLibrary, split: SceneSplit) -> _Composition:
@@ -156,19 +156,19 @@ def _pair(rng: random.Random, library: SceneLibrary, split: SceneSplit) -> _Comp
     small = large * (rng.uniform(0.45, 0.6) if rng.random() < 0.5 else rng.uniform(0.85, 1.0))
     sizes = [large, small]
     rng.shuffle(sizes)
-    first = _cutout_sprite(rng, library, split, int(SIDE * sizes[0]))
-    second = _cutout_sprite(rng, library, split, int(SIDE * sizes[1]))
+    first = cutout_sprite(rng, library, split, int(SIDE * sizes[0]))
+    second = cutout_sprite(rng, library, split, int(SIDE * sizes[1]))
     for _ in range(20):
         if not are_kin(second.name, first.name):
             break
-        second = _cutout_sprite(rng, library, split, int(SIDE * sizes[1]))
+        second = cutout_sprite(rng, library, split, int(SIDE * sizes[1]))
     else:
-        return [first], [_around(rng, first, 0.5, 0.5)]
+        return [first], [place_around(rng, first, 0.5, 0.5)]
     drift = rng.uniform(0.35, 0.65)
     spots = [(0.25, drift), (0.75, rng.uniform(0.35, 0.65))]
     if rng.random() < 0.5:
         spots = [(down, across) for across, down in spots]
-    places = [_around(rng, first, *spots[0]), _around(rng, second, *spots[1])]
+    places = [place_around(rng, first, *spots[0]), place_around(rng, second, *spots[1])]
     return [first, second], places
 
 
@@ -176,24 +176,24 @@ def _count(rng: random.Random, library: SceneLibrary, split: SceneSplit) -> _Com
     """Place one to four copies of one thing, apart from each other."""
     count = rng.randint(1, 4)
     longest = int(SIDE * rng.uniform(0.25, 0.36))
-    one = _shape_sprite(rng, longest) if rng.random() < 0.4 else _cutout_sprite(rng, library, split, longest)
-    return _scatter(rng, [one] * count)
+    one = shape_sprite(rng, longest) if rng.random() < 0.4 else cutout_sprite(rng, library, split, longest)
+    return scatter(rng, [one] * count)
 
 
 def _mixed(rng: random.Random, library: SceneLibrary, split: SceneSplit) -> _Composition:
     """Place one or two cut-outs and one or two shapes."""
-    sprites = [_cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.3, 0.44)))]
+    sprites = [cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.3, 0.44)))]
     for _ in range(rng.randint(1, 2)):
         used = [(sprite.name, sprite.colour or "") for sprite in sprites if sprite.kind == "shape"]
-        sprites.append(_shape_sprite(rng, int(SIDE * rng.uniform(0.24, 0.36)), used))
+        sprites.append(shape_sprite(rng, int(SIDE * rng.uniform(0.24, 0.36)), used))
     if rng.random() < 0.4:
-        other = _cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.28, 0.4)))
+        other = cutout_sprite(rng, library, split, int(SIDE * rng.uniform(0.28, 0.4)))
         if not are_kin(other.name, sprites[0].name):
             sprites.append(other)
-    return _scatter(rng, sprites)
+    return scatter(rng, sprites)
 
 
-def _around(rng: random.Random, sprite: Sprite, across: float, down: float) -> tuple[int, int]:
+def place_around(rng: random.Random, sprite: Sprite, across: float, down: float) -> tuple[int, int]:
     """Centre a sprite near a spot and keep it inside the picture."""
     left = (across + rng.uniform(-0.03, 0.03)) * SIDE - sprite.picture.width / 2
     top = (down + rng.uniform(-0.03, 0.03)) * SIDE - sprite.picture.height / 2
@@ -204,7 +204,7 @@ def _inside(value: float, room: int) -> int:
     return int(min(max(value, 0), max(room, 0)))
 
 
-def _scatter(rng: random.Random, sprites: list[Sprite]) -> _Composition:
+def scatter(rng: random.Random, sprites: list[Sprite]) -> _Composition:
     """Find places without overlap by trying; fall back to the corners, which never overlap."""
     for _ in range(40):
         places: list[tuple[int, int]] = []
@@ -217,7 +217,7 @@ def _scatter(rng: random.Random, sprites: list[Sprite]) -> _Composition:
         if len(places) == len(sprites):
             return sprites, places
     corners = [(0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75)]
-    return sprites, [_around(rng, sprite, *corner) for sprite, corner in zip(sprites, corners, strict=False)]
+    return sprites, [place_around(rng, sprite, *corner) for sprite, corner in zip(sprites, corners, strict=False)]
 
 
 def _overlap(place: tuple[int, int], sprite: Sprite, other: tuple[int, int], taken: Sprite) -> bool:

@@ -65,10 +65,10 @@ def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> Scene:
     avoid = [sprite.colour for sprite in layout.sprites if sprite.colour is not None]
     calm = layout.kind in ("shapes", "count")
     ground, word = draw_background(rng, SIDE, avoid, held_out=split == "unseen", calm=calm)
-    return _compose(ground, word, layout)
+    return compose(ground, word, layout)
 
 
-def _compose(ground: Image.Image, word: str | None, layout: Layout) -> Scene:
+def compose(ground: Image.Image, word: str | None, layout: Layout) -> Scene:
     """Paste the sprites and note what each pixel and cell shows."""
     owner = np.full((SIDE, SIDE), -1, dtype=np.int8)
     boxes = []

@@ -14,6 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
+from llava_mini.inputs.media import Picture, Video
+from llava_mini.inputs.processor import Media, frames_of
 from llava_mini.model.vision_prefix import VisionPrefix
 
 _GREY = (128, 128, 128)
@@ -21,12 +23,12 @@ _GREY = (128, 128, 128)
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one picture, and how an answer to it is judged."""
+    """One question about one picture or video, and how an answer to it is judged."""
 
     kind: str
     """Row of the table it counts in."""
     picture: int
-    """Index of its picture."""
+    """Index of its picture or video."""
     question: str
     is_right: Callable[[str], bool]
 
@@ -60,22 +62,25 @@ class Score:
 @torch.no_grad()
 def ask_with_controls(
     assistant: Assistant,
-    pictures: Sequence[Image.Image],
+    media: Sequence[Media],
     items: Sequence[Item],
     *,
     seed: int = 0,
     batch_size: int = 24,
     max_new_tokens: int = 16,
 ) -> list[Asked]:
-    """Answer every item with the right, a shuffled and a blank picture, greedily.
+    """Answer every item with the right, a shuffled and a blank picture or video, greedily.
 
-    Shuffled means: the picture of the item after next in a random order of the pictures, so never its own.
+    Shuffled means: the one that comes next in a random order of them, so never its own. A blank video has as many
+    frames as the right one.
     """
-    order = list(range(len(pictures)))
+    order = list(range(len(media)))
     random.Random(seed).shuffle(order)
-    other = {picture: order[(place + 1) % len(order)] for place, picture in enumerate(order)}
-    blank = len(pictures)
-    prefix = _encode(assistant, [*pictures, Image.new("RGB", (256, 256), _GREY)])
+    other = {shown: order[(place + 1) % len(order)] for place, shown in enumerate(order)}
+    grey = {frames: _blank(frames) for frames in {_frames(item) for item in media}}
+    shelf = [*media, *grey.values()]
+    blank = {frames: len(media) + place for place, frames in enumerate(grey)}
+    prefix = _encode(assistant, shelf)
     by_length = sorted(range(len(items)), key=lambda i: len(items[i].question))
     asked: dict[int, Asked] = {}
     for start in tqdm(range(0, len(items), batch_size), desc="asking", unit="batch"):
@@ -84,9 +89,12 @@ def ask_with_controls(
         shown = [
             [item.picture for item in batch],
             [other[item.picture] for item in batch],
-            [blank for _ in batch],
+            [blank[_frames(media[item.picture])] for item in batch],
         ]
-        answers = [_answer(assistant, batch, prefix.select(torch.tensor(p)), max_new_tokens) for p in shown]
+        answers = [
+            _answer(assistant, batch, [shelf[i] for i in p], prefix.select(torch.tensor(p)), max_new_tokens)
+            for p in shown
+        ]
         for row, item, *texts in zip(rows, batch, *answers, strict=True):
             asked[row] = Asked(item, *texts)
     return [asked[row] for row in range(len(items))]
@@ -134,25 +142,39 @@ def _score(kind: str, group: Sequence[Asked]) -> Score:
     )
 
 
-def _encode(assistant: Assistant, pictures: Sequence[Image.Image]) -> VisionPrefix:
-    """Encode pictures in small batches, one frame a row."""
+def _frames(item: Media) -> int:
+    """Return the frames of a video, 0 for a picture: a video of one frame is asked about in other words."""
+    return 0 if isinstance(item, Picture) else len(item)
+
+
+def _blank(frames: int) -> Media:
+    grey = Image.new("RGB", (256, 256), _GREY)
+    return Video.of([grey] * frames) if frames else Picture(grey, "blank")
+
+
+def _encode(assistant: Assistant, media: Sequence[Media]) -> VisionPrefix:
+    """Encode pictures and videos one by one; each is a row."""
     made: list[VisionPrefix] = []
-    for start in range(0, len(pictures), 16):
-        pixels = assistant.processor.prepare_frames(pictures[start : start + 16])[:, None]
+    for item in media:
+        pixels = assistant.processor.prepare_frames(list(frames_of(item)))[None]
         made.append(assistant.model.encode_images(pixels.to(assistant.model.device)))
     return VisionPrefix.concatenate(made)
 
 
-def _answer(assistant: Assistant, items: Sequence[Item], prefix: VisionPrefix, max_new_tokens: int) -> list[str]:
-    placeholder = Image.new("RGB", (1, 1))
+def _answer(
+    assistant: Assistant, items: Sequence[Item], shown: Sequence[Media], prefix: VisionPrefix, max_new_tokens: int
+) -> list[str]:
     conversations = [
         [
             {
                 "role": "user",
-                "content": [{"type": "image", "image": placeholder}, {"type": "text", "text": item.question}],
+                "content": [
+                    {"type": "image", "image": one} if isinstance(one, Picture) else {"type": "video", "video": one},
+                    {"type": "text", "text": item.question},
+                ],
             }
         ]
-        for item in items
+        for item, one in zip(items, shown, strict=True)
     ]
     inputs = assistant.processor.tokenize_conversations(conversations, add_generation_prompt=True)
     inputs = {name: value.to(assistant.model.device) for name, value in inputs.items()}

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from llava_mini.data.cutouts import load_cutouts
 from llava_mini.data.layouts import SceneSplit
 from llava_mini.data.questions import ask_about, is_correct
 from llava_mini.data.scenes import SceneLibrary, draw_scene
+from llava_mini.data.videos import draw_video
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation.controls import Item
 from llava_mini.evaluation.photographs import load_photographs, names_match
+from llava_mini.inputs.media import Picture, Video
+from llava_mini.inputs.processor import Media
 
 # Seeds that training never uses: it counts up from 0.
 _FIRST_SEED = {"new": 10_000_000, "unseen": 20_000_000}
@@ -23,9 +24,9 @@ _NAMING = ("What is this?", "What do you see in the picture?")
 
 @dataclass(frozen=True)
 class Suite:
-    """Pictures and the questions about them."""
+    """Pictures or videos, and the questions about them."""
 
-    pictures: list[Image.Image]
+    media: list[Media]
     items: list[Item]
 
 
@@ -36,28 +37,42 @@ def photographs(sources: Path, limit: int | None = None) -> Suite:
         Item(photo.group, index, _NAMING[index % 2], partial(names_match, names=photo.names))
         for index, photo in enumerate(chosen)
     ]
-    return Suite([photo.image for photo in chosen], items)
+    return Suite([Picture(photo.image, photo.group) for photo in chosen], items)
 
 
 def scenes(sources: Path, limit: int | None = None, *, split: SceneSplit = "new") -> Suite:
     """Ask about new scenes of trained cut-outs ("new"), or of held-out ones on held-out grounds ("unseen")."""
     library = SceneLibrary(load_cutouts(sources, "train"), load_cutouts(sources, "unseen"))
     names = library.unseen_names if split == "unseen" else library.names
-    pictures, items = [], []
+    pictures: list[Media] = []
+    items = []
     for index in range(limit or 100):
         seed = _FIRST_SEED[split] + index
         scene = draw_scene(seed, library, split)
-        pictures.append(scene.image)
+        pictures.append(Picture(scene.image, f"scene {seed}"))
         for question in ask_about(scene, random.Random(seed), names):
             if question.kind != "caption":  # a caption is right or wrong in too many ways
                 items.append(Item(question.kind, index, question.text, partial(is_correct, question)))
     return Suite(pictures, items)
 
 
+def videos(sources: Path, limit: int | None = None, *, split: SceneSplit = "new") -> Suite:
+    """Ask about made videos: what comes first, what moves, what changes, how many there are at the end."""
+    library = SceneLibrary(load_cutouts(sources, "train"), load_cutouts(sources, "unseen"))
+    films: list[Media] = []
+    items = []
+    for index in range(limit or 100):
+        made = draw_video(_FIRST_SEED[split] + index, library, split)
+        films.append(Video.of(made.frames, f"video {index}"))
+        items += [Item(q.kind, index, q.text, partial(is_correct, q)) for q in made.questions]
+    return Suite(films, items)
+
+
 SUITES: dict[str, Callable[[Path, int | None], Suite]] = {
     "photographs": photographs,
     "scenes": scenes,
     "unseen-scenes": partial(scenes, split="unseen"),
+    "videos": videos,
 }
 
 

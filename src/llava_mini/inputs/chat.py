@@ -4,6 +4,7 @@ A template writes the control tokens; what a user types is only ever text, also 
 """
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,8 +95,13 @@ def _guarded(message: dict[str, Any], control: re.Pattern[str]) -> dict[str, Any
     if isinstance(message["content"], str):
         return {**message, "content": wrapped(message["content"])}
     parts = [{key: value for key, value in part.items() if key not in MEDIA_KEYS} for part in message["content"]]
-    # The empty pair keeps texts apart: a control token typed in two parts must not join.
-    guarded = [{**part, "text": wrapped(part["text"]) + _OPEN + _CLOSE} if "text" in part else part for part in parts]
+    guarded = []
+    for part, following in zip_longest(parts, parts[1:]):
+        if "text" in part:
+            # The empty pair keeps two texts apart: a control token typed in two parts must not join.
+            apart = _OPEN + _CLOSE if following is not None and "text" in following else ""
+            part = {**part, "text": wrapped(part["text"]) + apart}
+        guarded.append(part)
     return {**message, "content": guarded}
 
 

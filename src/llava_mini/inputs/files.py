@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from PIL import Image
 
@@ -31,6 +31,13 @@ _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 
+class TimedFrame(NamedTuple):
+    """An RGB frame and when it appears, in seconds from the first frame of the video."""
+
+    time_s: float
+    image: Image.Image
+
+
 @dataclass(frozen=True)
 class MediaLimits:
     """How much of a file is accepted; give your own to raise or lower a limit."""
@@ -39,14 +46,16 @@ class MediaLimits:
     """Size of the file."""
     max_pixels: int = 50_000_000
     """Width × height of a picture or of one video frame, checked before decoding; Pillow stops at 178 million."""
-    max_frames: int = 512
-    """Frames kept of one video; a longer video is sampled more sparsely over its whole length."""
+    max_frames: int = 20_000
+    """Frames looked at of one video; a longer video is sampled more sparsely over its whole length."""
+    max_packets: int = 5_000_000
+    """Packets of one video: four hours at 240 frames per second are 3.5 million."""
     max_frame_side_px: int = 768
-    """Longer side of a kept video frame; larger ones are shrunk, so that many frames still fit in memory."""
+    """Longer side of a video frame; larger ones are shrunk while they are converted."""
     max_duration_s: float = 4 * 3600.0
     """Playing time of a video."""
-    max_decode_s: float = 600.0
-    """Wall-clock time spent on decoding one video."""
+    max_decode_s: float = 1800.0
+    """Wall-clock time spent on decoding one video; waiting for whoever takes the frames does not count."""
 
 
 DEFAULT_LIMITS = MediaLimits()
@@ -127,10 +136,32 @@ def check_pixels(width: int, height: int, name: str, limits: MediaLimits) -> Non
         raise MediaError(f"{name} has {width}×{height} pixels; it is damaged")
 
 
-def check_deadline(deadline_s: float, name: str, limits: MediaLimits) -> None:
-    """Give up on a video whose decoding takes longer than `max_decode_s`; `deadline_s` is on the monotonic clock."""
-    if time.monotonic() > deadline_s:
-        raise MediaError(f"{name} took longer than {limits.max_decode_s:g} s to decode; give a shorter one")
+class Deadline:
+    """Give up on a video whose decoding takes longer than `max_decode_s`."""
+
+    def __init__(self, name: str, limits: MediaLimits) -> None:
+        self._name, self._limits = name, limits
+        self._end_s = time.monotonic() + limits.max_decode_s
+
+    def check(self) -> None:
+        """Raise a `MediaError` when the time is over."""
+        if time.monotonic() > self._end_s:
+            raise MediaError(f"{self._name} took longer than {self._limits.max_decode_s:g} s to decode; cut it first")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock while somebody else works."""
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end_s += time.monotonic() - began_s
+
+
+def shrunk(width: int, height: int, limits: MediaLimits) -> tuple[int, int]:
+    """Scale a size down until its longer side fits `max_frame_side_px`."""
+    scale = min(1.0, limits.max_frame_side_px / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def check_duration(duration_s: float, name: str, limits: MediaLimits) -> None:

@@ -1,7 +1,7 @@
 """From a file to RGB pictures: the one door for everything that a user or a data set gives.
 
 What a file is, is read from its content; a still picture becomes a `Picture`, anything that moves a `Video`.
-`files` holds the limits, `pictures` and `video` the decoding; their public names are repeated here.
+`files` holds the limits, `pictures` and `video` the opening; their public names are repeated here.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from PIL import Image
 
 from llava_mini.inputs.files import DEFAULT_LIMITS, MediaLimits, Source, container_of, opened, shown_name
 from llava_mini.inputs.pictures import is_animated, open_picture, picture_header
-from llava_mini.inputs.video import Frames, sample_frames
+from llava_mini.inputs.video import FrameSampling, Video, open_video
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "Frames",
+    "FrameSampling",
     "MediaLimits",
     "Picture",
     "Source",
@@ -23,7 +23,7 @@ __all__ = [
     "kind_of",
     "load_media",
     "open_picture",
-    "sample_frames",
+    "open_video",
 ]
 
 
@@ -36,38 +36,18 @@ class Picture:
     """The file as it was given, for messages and listings."""
 
 
-@dataclass(frozen=True)
-class Video:
-    """RGB frames of a video, in the order of time."""
-
-    images: list[Image.Image]
-    times_s: list[float]
-    """When each frame appears, counted from the first frame of the video."""
-    duration_s: float
-    """Of the whole video, also where only a stretch was sampled."""
-    name: str
-    """The file as it was given, for messages and listings."""
-
-
 def load_media(
-    source: Source,
-    *,
-    fps: float = 1.0,
-    max_frames: int | None = None,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    limits: MediaLimits = DEFAULT_LIMITS,
+    source: Source, *, sampling: FrameSampling | None = None, limits: MediaLimits = DEFAULT_LIMITS
 ) -> Picture | Video:
-    """Open a picture or sample a video, whichever the source holds.
+    """Open a picture, or a video whose frames are decoded when they are asked for, whichever the source holds.
 
     An animated GIF, WEBP or PNG is a video: nothing of it is lost, and its times are kept. Where only its first frame
-    is wanted, use `open_picture`. The arguments are those of `open_picture` and `sample_frames`.
+    is wanted, use `open_picture`. The arguments are those of `open_picture` and `open_video`.
     """
     name = shown_name(source)
     if isinstance(source, Image.Image) or kind_of(source, limits) == "image":
         return Picture(open_picture(source, limits), name)
-    frames = sample_frames(source, fps, max_frames=max_frames, start_s=start_s, end_s=end_s, limits=limits)
-    return Video(frames.images, frames.times_s, frames.duration_s, name)
+    return open_video(source, sampling, limits=limits)
 
 
 def kind_of(source: Source, limits: MediaLimits = DEFAULT_LIMITS) -> Literal["image", "video"]:

@@ -3,7 +3,8 @@
 B batch · F frames · P parts · L text · C² tokens of a frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
 from llava_mini.inputs.chat import IMAGE_TOKEN, MEDIA_KEYS, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
-from llava_mini.inputs.media import Picture, Source, Video, load_media, open_picture
+from llava_mini.inputs.media import FrameSampling, Picture, Source, Video, load_media, open_picture
 from llava_mini.inputs.tiling import tiles
 
 Media = Picture | Video
@@ -70,12 +71,28 @@ class LlavaMiniProcessor(ProcessorMixin):
             image_aspect_ratio=config.image_aspect_ratio,
         )
 
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of a video are looked at, unless somebody says otherwise."""
+        return FrameSampling(self.fps, self.max_frames)
+
+    @property
+    def placeholders(self) -> dict[str, int]:
+        """The token that stands for each kind of medium in a template."""
+        return {"image": self.image_token_id, "video": self.video_token_id}
+
     def prepare_frames(self, frames: Sequence[Image.Image]) -> Tensor:
         """Cut, resize and normalise RGB pictures: `(F, P, 3, H, W)`."""
-        side = _side_px(self.image_processor)
+        side = side_px(self.image_processor)
         parts = [part for frame in frames for part in tiles(frame, self.tiles, side, aspect=self.image_aspect_ratio)]
         pixels = self.image_processor(parts, return_tensors="pt")["pixel_values"]
         return torch.as_tensor(pixels).unflatten(0, (len(frames), -1))
+
+    def prepare_in_chunks(self, media: Sequence[Media], size: int) -> Iterator[Tensor]:
+        """Decode and prepare pictures and videos, `size` frames at a time: `(size, P, 3, H, W)`."""
+        frames = chain.from_iterable(frames_of(item) for item in media)
+        while chunk := list(islice(frames, size)):
+            yield self.prepare_frames(chunk)
 
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, videos: Any = None, **kwargs: Any
@@ -156,17 +173,14 @@ class LlavaMiniProcessor(ProcessorMixin):
         if isinstance(source, list | tuple) or (isinstance(source, np.ndarray) and source.ndim == 4):
             if not len(source):
                 raise InputError("a video has no frames; give at least one")
-            frames = [_picture(frame).image for frame in source]
-            return Video(frames, [float(i) for i in range(len(frames))], float(len(frames)), "frames")
-        loaded = load_media(_source(source), fps=self.fps, max_frames=self.max_frames)
-        if isinstance(loaded, Picture):
-            return Video([loaded.image], [0.0], 0.0, loaded.name)
-        return loaded
+            return Video.of([_picture(frame).image for frame in source])
+        loaded = load_media(_source(source), sampling=self.sampling)
+        return Video.of([loaded.image], loaded.name) if isinstance(loaded, Picture) else loaded
 
     def _batch(self, chats: list[ChatTokens], media: list[list[Media]], *, mask: bool = False) -> BatchFeature:
         """Expand placeholders, pad on the left, stack the pixels."""
         data = self._tensors([self._expand(chat, row) for chat, row in zip(chats, media, strict=True)], mask=mask)
-        frames = [[frame for item in row for frame in _frames(item)] for row in media]
+        frames = [[frame for item in row for frame in frames_of(item)] for row in media]
         if any(frames):
             pixels = [self.prepare_frames(row) if row else None for row in frames]
             shape = next(p.shape for p in pixels if p is not None)
@@ -206,18 +220,24 @@ class LlavaMiniProcessor(ProcessorMixin):
         for token, answer in zip(chat.ids, chat.answers, strict=True):
             repeats = 1
             if token in (self.image_token_id, self.video_token_id):
-                repeats = len(_frames(next(upcoming))) * self.tokens_per_frame
+                repeats = count_frames(next(upcoming)) * self.tokens_per_frame
                 token = self.image_token_id
             ids += [token] * repeats
             answers += [answer] * repeats
         return ChatTokens(ids, answers)
 
 
-def _frames(item: Media) -> list[Image.Image]:
-    return [item.image] if isinstance(item, Picture) else list(item.images)
+def count_frames(item: Media) -> int:
+    """Return how many frames a picture or video has."""
+    return 1 if isinstance(item, Picture) else len(item)
 
 
-def _side_px(image_processor: Any) -> int:
+def frames_of(item: Media) -> Iterator[Image.Image]:
+    """Give the frames of a picture or video, decoded as they are asked for."""
+    return iter([item.image]) if isinstance(item, Picture) else item.frames()
+
+
+def side_px(image_processor: Any) -> int:
     """Return the side of the square that the tower reads: CLIP's processors crop to it, SigLIP's resize to it."""
     size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
     return int(size["height"] if size.get("height") else size["shortest_edge"])

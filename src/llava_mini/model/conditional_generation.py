@@ -12,6 +12,7 @@ from transformers import Cache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
+from llava_mini.errors import InputError
 from llava_mini.model.llava_mini import LlavaMiniModel, LlavaMiniPreTrainedModel
 from llava_mini.model.vision_prefix import VisionPrefix
 
@@ -51,10 +52,14 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
         return self.model.get_image_features(pixel_values)
 
     def encode_images(
-        self, pixel_values: Tensor | None = None, *, vision_features: Tensor | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        *,
+        vision_features: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> VisionPrefix:
         """Encode pictures once for many questions; see `LlavaMiniModel.encode_images`."""
-        return self.model.encode_images(pixel_values, vision_features=vision_features)
+        return self.model.encode_images(pixel_values, vision_features=vision_features, frames=frames)
 
     def forward(
         self,
@@ -106,6 +111,20 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
             attentions=out.attentions,
         )
 
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """Continue a prompt as transformers does; what is generated is an answer, so it is never fused.
+
+        Raises:
+            InputError: when all words are to be fused (`fuse_history`) and nothing keeps them: words that are
+                generated would be fused too.
+        """
+        prompt = inputs if inputs is not None else kwargs.get("input_ids")
+        if self.config.fuse_history and kwargs.get("use_cache") is False:
+            raise InputError("fuse_history needs the cache: without it generated words would be fused; drop use_cache")
+        if prompt is not None and kwargs.get("instruction_mask") is None:
+            kwargs["instruction_mask"] = torch.ones_like(prompt)
+        return super().generate(inputs, **kwargs)
+
     def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
@@ -131,6 +150,6 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
     ) -> Any:
         """Repeat a prefix as often as the rows: once a beam, once a returned sequence."""
         if vision_prefix is not None:
-            rows = torch.arange(len(vision_prefix.tokens), device=vision_prefix.tokens.device)
+            rows = torch.arange(len(vision_prefix.frames))
             kwargs["vision_prefix"] = vision_prefix.select(rows.repeat_interleave(expand_size))
         return super()._expand_inputs_for_generation(expand_size, *args, **kwargs)

@@ -5,28 +5,38 @@ earlier embedding, and the keys and values of both stay exact.
 F frames · L text · d width.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from llava_mini.model.attention import record_attention
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.pre_fusion import LayerStates
-from llava_mini.model.splice import count_frames, place
+from llava_mini.model.splice import check_frames, count_frames, place
 from llava_mini.model.vision_prefix import VisionPrefix
+
+Footage = Callable[[], Iterable[VisionPrefix]]
+"""Gives the frames in chunks, from the beginning, as often as it is called."""
 
 
 class Dialogue:
     """What is kept between the turns of one conversation about some pictures, or none.
+
+    Of a `VisionPrefix` all is kept, and a further question costs its own words. `Footage`, for a video too long to be
+    kept, is read anew with each question; the language model's keys and values are kept all the same.
 
     >>> dialogue = Dialogue(model, prefix)  # doctest: +SKIP
     >>> made = model.generate(**dialogue.advance(input_ids, instruction_mask))  # doctest: +SKIP
     >>> dialogue.remember(made)  # doctest: +SKIP
     """
 
-    def __init__(self, model: LlavaMiniForConditionalGeneration, prefix: VisionPrefix | None = None) -> None:
-        self._model, self._prefix = model, prefix
+    def __init__(self, model: LlavaMiniForConditionalGeneration, vision: VisionPrefix | Footage | None = None) -> None:
+        self._model = model
+        self._prefix = vision if isinstance(vision, VisionPrefix) else None
+        self._footage = None if isinstance(vision, VisionPrefix) else vision
         self._tokens: list[tuple[int, bool]] = []
         """Every token so far, and whether it was fused."""
         self._embeds = torch.zeros(1, 0, model.config.text.hidden_size, device=model.device)
@@ -51,13 +61,18 @@ class Dialogue:
             InputError: when image tokens and pictures do not fit together.
         """
         is_image = input_ids == self._model.config.image_token_id
+        if self._prefix is not None:
+            check_frames(count_frames(is_image, self._prefix.tokens.shape[1]), self._prefix.frames)
         fused = self._model.model.fused_words(input_ids, None if self._model.config.fuse_history else instruction_mask)
         tokens = list(zip(input_ids[0].tolist(), fused[0].tolist(), strict=True))
         same = _shared(self._tokens[: self.kept], tokens[:-1]) if self._answered else 0
         if bool(is_image[0, same:].any()):
             same = 0  # another picture changes every fused word
         self._crop(same)
-        new = self._embed(input_ids[:, same:], fused[:, same:], is_image[:, same:])
+        if self._footage is None:
+            new = self._embed(input_ids[:, same:], fused[:, same:], is_image[:, same:])
+        else:
+            new = self._model.model.embed(input_ids, self._footage(), instruction_mask=fused)[:, same:]
         self._embeds = torch.cat([self._embeds[:, :same].to(new), new], dim=1)
         self._tokens, self._answered = tokens, False
         return {
@@ -74,6 +89,27 @@ class Dialogue:
         self._embeds = torch.cat([self._embeds, raw.to(self._embeds)], dim=1)
         self._answered = True
 
+    @torch.no_grad()
+    def attention(self, answer: Tensor) -> Tensor:
+        """Return how much the answer just remembered attended to each vision token: `(F · C²,)`.
+
+        The share is averaged over layers, heads and the tokens of the answer; the rest, to 1, went to words. Attention
+        says where a model looked, not why it answered.
+
+        Args:
+            answer: `(1, n)`, the tokens that were given to `remember`.
+        """
+        asked = len(self._tokens) - answer.shape[1]
+        rows = self._embeds[:, asked - 1 : -1]  # the token before an answer's token is the one that chose it
+        weights: list[Tensor] = []
+        language_model = self._model.model.language_model
+        self._cache.crop(asked - 1 - self.kept)
+        with record_attention(language_model, lambda _, found: weights.append(found.float().mean(dim=(0, 1, 2)))):
+            language_model(inputs_embeds=rows, past_key_values=self._cache, use_cache=True)
+        image = self._model.config.image_token_id
+        places = [place for place, (token, _) in enumerate(self._tokens[:asked]) if token == image]
+        return torch.stack(weights).mean(dim=0)[places]
+
     def _embed(self, input_ids: Tensor, fused: Tensor, is_image: Tensor) -> Tensor:
         """Embed new tokens `(1, L)`; fused words read the pictures and all fused words before them."""
         core, prefix = self._model.model, self._prefix
@@ -81,11 +117,10 @@ class Dialogue:
         if prefix is None:
             return words
         if core.pre_fusion is not None and bool(fused.any()):
-            rows = words[:, fused[0]].expand(prefix.frames, -1, -1)
+            rows = words[:, fused[0]].expand(len(prefix.tokens), -1, -1)
             read, self._states = core.pre_fusion.read(rows, self._states or prefix.states)
             words = words.masked_scatter(fused[..., None], read.float().mean(dim=0).to(words.dtype))
-        frames = count_frames(is_image, prefix.tokens.shape[2], prefix.frames)
-        return place(words, is_image, prefix.tokens, frames)
+        return place(words, is_image, prefix.tokens) if bool(is_image.any()) else words
 
     def _crop(self, length: int) -> None:
         """Keep the first tokens only."""

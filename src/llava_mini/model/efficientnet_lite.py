@@ -25,6 +25,7 @@ _STAGES = (
 )
 _STEM, _HEAD = 32, 1280
 _EARLIER = {4: 120, 2: 48, 1: 24}  # stage → channels that join each cell: colour and fine shape live there
+_AT_ONCE = 4  # on a CPU; the maps of more pictures fall out of its caches (docs/efficiency.md)
 _PLACE = 32  # sine-cosine channels of the cell's row and column, as a ViT's position embeddings
 
 
@@ -96,6 +97,10 @@ class EfficientNetLite(PreTrainedModel):
         Returns:
             `last_hidden_state` `(B, N², d)`, rows from top left to bottom right.
         """
+        groups = pixel_values.split(_AT_ONCE) if pixel_values.device.type == "cpu" else [pixel_values]
+        return BaseModelOutput(last_hidden_state=torch.cat([self._cells(group) for group in groups]))
+
+    def _cells(self, pixel_values: Tensor) -> Tensor:
         hidden = F.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
         earlier = {}
         for index, stage in enumerate(self.stages):
@@ -109,4 +114,4 @@ class EfficientNetLite(PreTrainedModel):
         ]
         cells = torch.cat(maps, dim=1).flatten(2).transpose(1, 2)
         places = sincos_grid(final.shape[-1], _PLACE).to(cells).expand(len(cells), -1, -1)
-        return BaseModelOutput(last_hidden_state=torch.cat([cells, places], dim=2))
+        return torch.cat([cells, places], dim=2)

@@ -1,10 +1,11 @@
 """LLaVA-Mini: vision tower → compression → projector → pre-fusion → language model.
 
 Source: LLaVA-Mini, section 4, Figure 6; released order of the parts by default (docs/paper_vs_code.md).
-B batch · F frames · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
+B batch · F frames of a row, R of all · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
+from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.compression import Compressed, MultiHeadQueryCompressor, QueryCompressor, build_compressor
 from llava_mini.model.positions import sincos_grid
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
 from llava_mini.model.projector import RMSNorm, SemanticProjector, build_projector
-from llava_mini.model.splice import count_frames, join_tiles, place
+from llava_mini.model.splice import check_frames, check_room, count_frames, join_tiles, pack, place
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.model.vision_tower import VisionTower
 
@@ -59,6 +61,17 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
                 layer.gradient_checkpointing = False
 
 
+class Fused(NamedTuple):
+    """What reading the pictures gives."""
+
+    words: Tensor
+    """`(B, L, d)`: words that have read the pictures; all others as they were."""
+    tokens: Tensor
+    """`(R, C², d)`: the vision tokens of all R frames, row after row."""
+    frames: Tensor
+    """`(B,)`: how many frames each row has been shown."""
+
+
 class LlavaMiniModel(LlavaMiniPreTrainedModel):
     """The model without its language-modelling head."""
 
@@ -95,35 +108,68 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """Return the vision tokens that the language model sees: `(B, F, C², d)`."""
-        return self.encode_images(pixel_values).tokens
+        return self.encode_images(pixel_values).tokens.unflatten(0, pixel_values.shape[:2])
 
     def encode_images(
-        self, pixel_values: Tensor | None = None, *, vision_features: Tensor | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        *,
+        vision_features: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> VisionPrefix:
         """Compress the pictures and run the vision half of pre-fusion (sections 4.1, 4.2); no text is needed.
 
         Args:
             pixel_values: `(B, F, P, 3, H, W)`.
             vision_features: `(B, F, P, N², d_v)`, in place of pixels, when the tower has run before.
+            frames: `(B,)`, how many frames of each row are real; all of them if left out.
         """
-        if vision_features is None:
-            if pixel_values is None:
-                raise InputError("encode_images got neither pixel_values nor vision_features; give one of them")
-            vision_features = self.get_vision_features(pixel_values)
-        batch, frames = vision_features.shape[:2]
-        features = vision_features.flatten(0, 1).to(self.dtype)  # (B·F, P, N², d_v)
+        return VisionPrefix.joined(list(self.encode_in_chunks(pixel_values, vision_features, frames)))
+
+    def encode_in_chunks(
+        self, pixel_values: Tensor | None, vision_features: Tensor | None = None, frames: Tensor | None = None
+    ) -> Iterator[VisionPrefix]:
+        """Encode the real frames, row after row, as many at a time as `frame_memory_mb` allows."""
+        given = self._frames_given(pixel_values, vision_features)
+        batch, most = given.shape[:2]
+        whole = torch.full((batch,), most, device=given.device)
+        frames = whole if frames is None else frames.to(given.device).minimum(whole)
+        if given.device.type == "meta":
+            rows = given.flatten(0, 1)
+        else:
+            rows = given[torch.arange(most, device=given.device) < frames[:, None]]  # (R, P, …)
+        size = frames_per_chunk(self.config, self.dtype)
+        ends = frames.cumsum(dim=0)
+        for start in range(0, max(1, len(rows)), size):
+            chunk = rows[start : start + size]
+            features = self.get_vision_features(chunk[None])[0] if vision_features is None else chunk
+            inside = (ends.clamp(max=start + size) - (ends - frames).clamp(min=start)).clamp(min=0)
+            yield self._encode(features.to(self.dtype), inside)
+
+    def _frames_given(self, pixel_values: Tensor | None, vision_features: Tensor | None) -> Tensor:
+        """Return the one that is given, `(B, F, P, …)`, after a look at its shape."""
+        given, name, shape = pixel_values, "pixel_values", "(B, F, P, 3, H, W)"
+        if vision_features is not None:
+            given, name, shape = vision_features, "vision_features", "(B, F, P, N², d_v)"
+        if given is None:
+            raise InputError("encode_images got neither pixel_values nor vision_features; give one of them")
+        if given.ndim != shape.count(",") + 1 or given.shape[2] != self.config.parts_per_frame:
+            wanted = f"{shape} with P = {self.config.parts_per_frame}"
+            raise InputError(f"{name} has shape {tuple(given.shape)}; it must be {wanted}")
+        return given
+
+    def _encode(self, features: Tensor, frames: Tensor) -> VisionPrefix:
+        """Encode `(R, P, N², d_v)` features."""
         projected = self._project(features)
         tokens, weights = self._compress(features, projected)
         states: list[LayerStates] = []
         if self.pre_fusion is not None:
             raster = join_tiles(projected, self.config.tiles)
-            rows = [raster] if features.shape[1] == 1 else [raster, projected[:, -1]]
+            whole = [] if features.shape[1] == 1 else [projected[:, -1]]
+            states = self.pre_fusion.encode_vision(torch.cat([raster, *whole], dim=1))
             if self.config.fuse_compressed and self.config.compression != "none":
-                rows.append(tokens)
-            out, states = self.pre_fusion.encode_vision(torch.cat(rows, dim=1))
-            if self.config.fuse_compressed and self.config.compression != "none":
-                tokens = out[:, -tokens.shape[1] :]
-        return VisionPrefix(tokens.unflatten(0, (batch, frames)), states, weights.unflatten(0, (batch, frames)))
+                tokens, states = self.pre_fusion.refine(tokens, states)
+        return VisionPrefix(tokens, states, weights, frames)
 
     def _project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.multi_modal_projector(features)
@@ -141,24 +187,33 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         compressed = self.compressor(join_tiles(features, self.config.tiles))
         return Compressed(self._project(compressed.tokens), compressed.weights)
 
-    def fuse(self, words: Tensor, instruction: Tensor, prefix: VisionPrefix, frames: Tensor) -> Tensor:
-        """Let the instruction read the pictures (section 4.2); over frames the fused text is averaged in fp32.
+    def fuse(self, words: Tensor, instruction: Tensor, chunks: Iterable[VisionPrefix]) -> Fused:
+        """Let the instruction read the pictures (section 4.2), and average the fused words over the frames.
+
+        The frames come in chunks that are forgotten one after the other; only their tokens are kept. The mean is
+        taken in fp32.
 
         Args:
             words: `(B, L, d)` raw embeddings; no gradient flows back into them, as released.
             instruction: `(B, L)`, true where a word is fused; all else keeps its raw embedding.
-            frames: `(B,)`, how many frames of each row are real.
+            chunks: the frames of the batch, in order.
         """
-        if self.pre_fusion is None or not prefix.states:
-            return words
-        count = prefix.frames
-        rows = words.detach().repeat_interleave(count, dim=0)
-        fused = self.pre_fusion.fuse(rows, instruction.repeat_interleave(count, dim=0), prefix.states)
-        fused = fused.float().unflatten(0, (-1, count))  # (B, F, L, d)
-        real = (torch.arange(count, device=frames.device) < frames[:, None])[..., None, None]
-        mean = (fused * real).sum(dim=1) / frames.clamp(min=1)[:, None, None]
-        fused_here = instruction & (frames > 0)[:, None]
-        return torch.where(fused_here[..., None], mean.to(words.dtype), words)
+        packed = pack(words.detach(), instruction)
+        total = torch.zeros(packed.words.shape, dtype=torch.float32, device=words.device)
+        frames = torch.zeros(len(words), dtype=torch.long, device=words.device)
+        tokens: list[Tensor] = []
+        for chunk in chunks:
+            if self.pre_fusion is not None and chunk.states and packed.words.shape[1]:
+                owner = torch.arange(len(words), device=words.device).repeat_interleave(chunk.frames)
+                fused = self.pre_fusion.fuse(packed.words[owner], packed.mask[owner], chunk.states)
+                total = total.index_add(0, owner, fused.float())
+            frames = frames + chunk.frames.to(frames.device)
+            tokens.append(chunk.tokens)
+        seen = torch.cat(tokens)
+        if self.pre_fusion is None:
+            return Fused(words, seen, frames)
+        mean = (total / frames.clamp(min=1)[:, None, None]).to(words.dtype)
+        return Fused(packed.unpack(words, mean, frames > 0), seen, frames)
 
     def fused_words(self, input_ids: Tensor, instruction_mask: Tensor | None) -> Tensor:
         """Return which tokens of `(B, L)` pre-fusion reads and fuses, padding not yet taken away."""
@@ -170,22 +225,30 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
     def embed(
         self,
         input_ids: Tensor,
-        prefix: VisionPrefix | None,
+        vision: VisionPrefix | Iterable[VisionPrefix] | None,
         *,
         attention_mask: Tensor | None = None,
         instruction_mask: Tensor | None = None,
     ) -> Tensor:
-        """Build the language model's input: fused words, raw answers, vision tokens in place: `(B, L, d)`."""
+        """Build the language model's input: fused words, raw answers, vision tokens in place: `(B, L, d)`.
+
+        Args:
+            input_ids: `(B, L)`.
+            vision: the pictures of the batch, or their frames in chunks, each of which is read once.
+
+        Raises:
+            InputError: when image tokens and pictures do not fit together.
+        """
         is_image = input_ids == self.config.image_token_id
         words: Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
-        if prefix is None:
+        if vision is None:
             if is_image.device.type != "meta" and bool(is_image.any()):
                 raise InputError("the text holds image tokens but no pictures were given")
             return words
         instruction = self.fused_words(input_ids, instruction_mask) & _present(input_ids, attention_mask)
-        frames = count_frames(is_image, prefix.tokens.shape[2], prefix.frames)
-        words = self.fuse(words, instruction, prefix, frames)
-        return place(words, is_image, prefix.tokens, frames)
+        fused = self.fuse(words, instruction, [vision] if isinstance(vision, VisionPrefix) else vision)
+        check_frames(count_frames(is_image, fused.tokens.shape[1]), fused.frames)
+        return place(fused.words, is_image, fused.tokens)
 
     def forward(
         self,
@@ -216,10 +279,13 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         if inputs_embeds is None:
             if input_ids is None:
                 raise InputError("the model got neither input_ids nor inputs_embeds; give one of them")
-            if vision_prefix is None and (pixel_values is not None or vision_features is not None):
-                vision_prefix = self.encode_images(pixel_values, vision_features=vision_features)
+            vision: VisionPrefix | Iterable[VisionPrefix] | None = vision_prefix
+            if vision is None and (pixel_values is not None or vision_features is not None):
+                frames = count_frames(input_ids == self.config.image_token_id, self.config.tokens_per_frame)
+                check_room(frames, self._frames_given(pixel_values, vision_features))
+                vision = self.encode_in_chunks(pixel_values, vision_features, frames)
             inputs_embeds = self.embed(
-                input_ids, vision_prefix, attention_mask=attention_mask, instruction_mask=instruction_mask
+                input_ids, vision, attention_mask=attention_mask, instruction_mask=instruction_mask
             )
         out: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -233,6 +299,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
 
 def _present(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Return which tokens are no padding, `(B, L)`; a static cache brings a mask of `(B, 1, L, longest)`."""
+    if isinstance(attention_mask, dict):  # one mask a kind of layer, all of which see the same padding
+        attention_mask = next(mask for mask in attention_mask.values() if mask is not None)
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool)
     if attention_mask.ndim == 4:

@@ -6,6 +6,7 @@ Vision stands first under a causal mask, so its states do not depend on the text
 an image and kept; a further question costs its own words only.
 """
 
+import contextlib
 import copy
 from typing import Any, NamedTuple
 
@@ -44,39 +45,74 @@ class ModalityPreFusion(nn.Module):
         self.decoder.norm = nn.Identity()
         self.norm = RMSNorm(config.hidden_size) if residual else None
 
-    def encode_vision(self, vision: Tensor) -> tuple[Tensor, list[LayerStates]]:
-        """Run `(R, V, d)` vision rows; return their outputs `(R, V, d)` and what each layer keeps of them."""
+    def encode_vision(self, patches: Tensor) -> list[LayerStates]:
+        """Run `(R, V, d)` patches; return what each layer keeps of them.
+
+        Nobody reads the outputs of patches, so the last layer makes their keys and values and no more.
+        """
+        cache = _StopsAtLastLayer(len(self.decoder.layers) - 1)
+        mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+        with contextlib.suppress(_Kept):
+            self.decoder(inputs_embeds=patches, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return _states(cache)
+
+    def refine(self, tokens: Tensor, states: list[LayerStates]) -> tuple[Tensor, list[LayerStates]]:
+        """Let compressed tokens `(R, C², d)` read the patches (released); return them and the states grown by them."""
         cache = DynamicCache()
-        mask = torch.ones(vision.shape[:2], dtype=torch.long, device=vision.device)
-        out = self.decoder(inputs_embeds=vision, attention_mask=mask, past_key_values=cache, use_cache=True)
-        return out.last_hidden_state, [LayerStates(layer.keys, layer.values) for layer in cache.layers]
+        out = self._run(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), states, cache)
+        return out, _states(cache)
 
     def fuse(self, words: Tensor, mask: Tensor, states: list[LayerStates]) -> Tensor:
-        """Let `(R, L, d)` words read the vision positions kept in `states`.
+        """Let the `(R, L, d)` words read the vision positions kept in `states`.
 
         Masked words (padding, placeholders, answers) are no keys and take no position; their outputs mean nothing.
 
         Args:
             mask: `(R, L)`, true where a word is fused.
         """
-        return self._run(words, mask, states)[0]
+        return self._fused(words, self._run(words, mask, states, DynamicCache()))
 
     def read(self, words: Tensor, states: list[LayerStates]) -> tuple[Tensor, list[LayerStates]]:
         """Fuse `(R, L, d)` words that follow those kept in `states`; return them and the states grown by them."""
-        out, cache = self._run(words, torch.ones(words.shape[:2], dtype=torch.bool, device=words.device), states)
-        return out, [LayerStates(layer.keys, layer.values) for layer in cache.layers]
+        out, grown = self.refine(words, states)
+        return self._fused(words, out), grown
 
-    def _run(self, words: Tensor, mask: Tensor, states: list[LayerStates]) -> tuple[Tensor, DynamicCache]:
+    def _fused(self, words: Tensor, out: Tensor) -> Tensor:
+        return out if self.norm is None else words + self.norm(out)
+
+    def _run(self, rows: Tensor, mask: Tensor, states: list[LayerStates], cache: DynamicCache) -> Tensor:
+        """Run `(R, L, d)` rows after the kept ones; the cache is filled with both."""
         seen = states[0].keys.shape[2]
-        cache = DynamicCache()
         for index, layer in enumerate(states):
             cache.update(layer.keys, layer.values, index)
-        ones = torch.ones(len(words), seen, dtype=torch.long, device=words.device)
+        ones = torch.ones(len(rows), seen, dtype=torch.long, device=rows.device)
         out: Tensor = self.decoder(
-            inputs_embeds=words,
+            inputs_embeds=rows,
             attention_mask=torch.cat([ones, mask.long()], dim=1),
             position_ids=seen + (mask.long().cumsum(dim=1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        return (out if self.norm is None else words + self.norm(out)), cache
+        return out
+
+
+class _Kept(Exception):  # noqa: N818 - no error: the last keys and values are in the cache
+    pass
+
+
+class _StopsAtLastLayer(DynamicCache):
+    """Leave the decoder as soon as its last layer's keys and values are kept; works for every family of decoders."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        kept = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx == self.last:
+            raise _Kept
+        return kept
+
+
+def _states(cache: DynamicCache) -> list[LayerStates]:
+    return [LayerStates(layer.keys, layer.values) for layer in cache.layers]

@@ -104,7 +104,7 @@ def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str
         covered = torch.bincount(scene.cells[scene.cells >= 0], minlength=len(scene.names))
         main.append(name_rows[int(covered.argmax())] if scene.names else torch.tensor(-100))
     return {
-        "vision_features": torch.stack([scene.features for scene in scenes]),
+        "vision_features": torch.cat([scene.features[:, -1] for scene in scenes]),
         "names": torch.stack(names),
         "colours": torch.stack(colours),
         "main": torch.stack(main),

@@ -1,7 +1,7 @@
 """The losses of stage 1 and stage 2, and of the warm-up in which pre-fusion learns alone.
 
 Source: LLaVA-Mini, section 4.3; the helper loss is ours.
-M pictures · B questions · L text · N² patches · d_v vision width · d width.
+M pictures and videos · B questions · L text · N² patches · d_v vision width · d width.
 """
 
 from typing import Literal
@@ -39,12 +39,19 @@ class Answers(nn.Module):
         self.helper = RMSNorm(model.config.text.hidden_size)
 
     def forward(
-        self, vision_features: Tensor, picture: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+        self,
+        vision_features: Tensor,
+        frames: Tensor,
+        picture: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch of single-turn questions, padded on the right.
 
         Args:
-            vision_features: `(M, F, P, N², d_v)`.
+            vision_features: `(M, F, P, N², d_v)`; videos have several frames.
+            frames: `(M,)`, how many of them are real.
             picture: `(B,)`, which picture a question is about.
             labels: `(B, L)`, −100 for all but the answer.
         """
@@ -53,20 +60,19 @@ class Answers(nn.Module):
         targets = labels[:, 1:]
         if self.through == "all_tokens":
             tokens = self.model._project(vision_features.flatten(0, 1)).flatten(1, 2)
-            prefix = VisionPrefix(tokens[:, None], [], tokens.new_zeros(len(tokens), 1, 0, 0)).select(picture)
+            prefix = VisionPrefix(tokens, [], tokens.new_zeros(len(tokens), 1, 0), frames).select(picture)
             words = self.model.embed(input_ids, prefix, attention_mask=attention_mask)
             loss = self._language_model_loss(words, attention_mask, targets)
             return {"loss": loss, "answer_loss": loss.detach()}
-        prefix = self.model.encode_images(vision_features=vision_features).select(picture)
+        prefix = self.model.encode_images(vision_features=vision_features, frames=frames).select(picture)
         words = self.model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
-        frames = torch.full_like(picture, prefix.frames)
-        fused = self.model.fuse(words, present & ~is_image, prefix, frames)
+        fused = self.model.fuse(words, present & ~is_image, [prefix]).words
         helper_loss = _next_token_loss(self.lm_head, self.helper((fused - words.detach())[:, :-1]), targets)
         if self.through == "shallow":
             return {"loss": helper_loss, "answer_loss": helper_loss.detach()}
         instruction = present & ~is_image & (labels == -100)
         mixed = torch.where(instruction[..., None], fused, words.detach())
-        embeds = place(mixed, is_image, prefix.tokens, frames)
+        embeds = place(mixed, is_image, prefix.tokens)
         loss = self._language_model_loss(embeds, attention_mask, targets)
         return {"loss": loss + self.helper_weight * helper_loss, "answer_loss": loss.detach()}
 

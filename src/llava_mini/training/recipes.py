@@ -14,6 +14,7 @@ def embedded() -> Recipe:
     return Recipe(
         name="embedded",
         scenes=12000,
+        videos=2400,
         stages=(
             Stage(
                 "alignment",
@@ -61,6 +62,18 @@ def embedded() -> Recipe:
                 kinds=_ATTRIBUTES,
                 helper_weight=0.2,
                 imagined=0.15,
+                lora_rank=16,
+            ),
+            Stage(
+                "videos",
+                "answers",
+                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 1e-4},
+                steps=500,
+                pictures_per_step=2,
+                videos_per_step=2,
+                kinds=_ATTRIBUTES,
+                helper_weight=0.2,
+                imagined=0.3,
                 lora_rank=16,
             ),
         ),

@@ -37,8 +37,10 @@ class Stage:
     """Optimizer steps."""
     pictures_per_step: int
     """Pictures in a step; each brings its questions."""
+    videos_per_step: int = 0
+    """Made videos in a step, beside the pictures; not in the stages "alignment" and "all_tokens"."""
     questions_per_picture: int = 6
-    """Questions asked of one picture in a step, at most."""
+    """Questions asked of one picture or video in a step, at most."""
     helper_weight: float = 0.0
     """Weight of the next-token loss on the fused text (ours; the paper has none)."""
     imagined: float = 0.0
@@ -59,6 +61,8 @@ class Recipe:
     stages: tuple[Stage, ...]
     scenes: int
     """Prepared training scenes it expects."""
+    videos: int = 0
+    """Prepared training videos it expects."""
     seed: int = 0
     copy_layers: bool = True
     """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""

@@ -23,7 +23,7 @@ def start_projector(projector: SemanticProjector, class_words: Tensor, scenes: P
     Args:
         class_words: `(classes, d)`, the embedding of each class's name.
     """
-    sample = torch.cat([scenes[i].features for i in range(0, len(scenes), max(1, len(scenes) // 200))])
+    sample = torch.cat([scenes[i].features for i in range(0, len(scenes), max(1, len(scenes) // 200))]).flatten(0, 2)
     projector.codebook.weight.copy_(class_words.T)
     projector.mean.copy_(sample.mean(dim=0))
     projector.std.copy_(sample.std(dim=0) + 1e-3)

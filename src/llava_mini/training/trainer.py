@@ -45,13 +45,16 @@ class Workshop:
     """Words that patches are aligned with."""
     class_names: list[str]
     """A plain name for each class of the tower's classifier."""
+    videos: PreparedScenes | None = None
+    """Made videos, where a stage asks for them."""
 
 
-def embedded_workshop(recipe: Recipe, *, scenes: Path, sources: Path) -> Workshop:
+def embedded_workshop(recipe: Recipe, *, scenes: Path, videos: Path, sources: Path) -> Workshop:
     """Assemble the embedded model as training starts.
 
     Args:
         scenes: folder of prepared training scenes.
+        videos: folder of prepared training videos, looked into when a stage asks for them.
         sources: folder of the fetched packages.
     """
     model, processor = assemble(None, copy_layers=recipe.copy_layers, **recipe.changes)
@@ -59,7 +62,8 @@ def embedded_workshop(recipe: Recipe, *, scenes: Path, sources: Path) -> Worksho
     names = {cutout.name for cutout in load_cutouts(sources, "train")}
     words = sorted({*names, *class_names, *COLOURS, *SHAPES, *ACROSS, *DOWN})
     table = WordTable(tuple(words), F.normalize(embed_words(words, model.word_embeddings, processor.tokenizer), dim=-1))
-    return Workshop(model, processor, PreparedScenes(scenes), table, class_names)
+    films = PreparedScenes(videos) if any(stage.videos_per_step for stage in recipe.stages) else None
+    return Workshop(model, processor, PreparedScenes(scenes), table, class_names, films)
 
 
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, save_steps: int = 200) -> Path:
@@ -197,6 +201,8 @@ def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
 
 def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator:
     config = workshop.model.config
+    if stage.imagined and config.tiles > 1:
+        raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
     projector = workshop.model.model.multi_modal_projector
     return SceneCollator(
         stage,
@@ -204,8 +210,11 @@ def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator:
         workshop.table,
         projector.classifier if isinstance(projector, SemanticProjector) else None,
         workshop.class_names,
-        config.patches_per_side**2 if stage.objective == "all_tokens" else config.tokens_per_frame,
+        config.parts_per_frame * config.patches_per_side**2
+        if stage.objective == "all_tokens"
+        else config.tokens_per_frame,
         seed,
+        workshop.videos,
     )
 
 

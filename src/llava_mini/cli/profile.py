@@ -1,0 +1,73 @@
+"""`llava-mini profile`: how fast videos go through, and in how much memory."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from llava_mini.cli import options
+
+app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("video")
+def video(
+    frames: Annotated[int, typer.Option(min=1, help="Seconds of made video; one frame a second is looked at.")] = 100,
+    model: options.Model = None,
+    as_json: Json = False,
+    hd: options.Hd = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Make a video and send it through decoding, tower, compression and pre-fusion.
+
+    Examples:
+
+      llava-mini profile video --frames 100
+
+      llava-mini profile video --frames 10000 --json
+    """
+    from tqdm import tqdm
+
+    from llava_mini.profiling.video import profile_video
+
+    assistant = options.load_assistant(model, device, dtype, hd=hd)
+    with tqdm(total=frames, unit="frame", desc="reading") as bar:
+        made = profile_video(assistant, frames, bar.update)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(made)))
+    else:
+        print(
+            f"{made.frames} frames: decode {made.decode_fps:.1f}/s, encode {made.encode_fps:.1f}/s, "
+            f"total {made.total_fps:.1f}/s, peak memory {made.peak_mb:.0f} MB"
+        )
+
+
+@app.command("ways")
+def ways(
+    frames: Annotated[int, typer.Option(help="Frames of random pixels.")] = 64,
+    words: Annotated[int, typer.Option(help="Words that read them.")] = 60,
+    repeats: Annotated[int, typer.Option(help="How often each way is timed.")] = 5,
+    model: options.Model = None,
+    as_json: Json = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Compare reading a video in chunks with a loop over its frames, and with the released program's way.
+
+    Example: llava-mini profile ways --words 60
+    """
+    from llava_mini.profiling.ways import compare_ways
+
+    made = compare_ways(options.load_assistant(model, device, dtype), frames, words, repeats)
+    if as_json:
+        print(json.dumps({way.name: dataclasses.asdict(way) for way in made}))
+        return
+    print(f"{'way':<12}{'frames/s':>10}{'spread':>8}{'GFLOP/frame':>13}{'of matmul':>11}{'difference':>12}")
+    for way in made:
+        print(
+            f"{way.name:<12}{way.frames_per_second:>10.1f}{way.spread:>8.1f}{way.gflops_per_frame:>13.2f}"
+            f"{100 * way.matmul_share:>10.0f}%{way.max_difference:>12.1e}"
+        )
