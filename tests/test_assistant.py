@@ -283,3 +283,18 @@ def test_a_video_longer_than_the_context_names_the_frames_that_fit_and_the_optio
     assert assistant.ask("What is this?", clip, sampling=SHORT, frames=fitting).vision_tokens == most
     with pytest.raises(InputError):
         assistant.ask("What is this?", clip, sampling=SHORT, frames=FrameSampling(100.0, most + 1))
+
+
+@pytest.mark.parametrize("given", [None, [], 3])
+def test_what_is_no_file_is_refused(assistant: Assistant, given: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        assistant.ask("What is this?", given)
+    assert "must be given, not a" in one_line(caught)
+
+
+def test_a_models_own_generation_settings_do_not_turn_a_stream_into_something_else() -> None:
+    assistant = make()
+    expected = assistant.ask("What is this?", plain(), sampling=SHORT).text
+    settings = assistant.model.generation_config
+    settings.num_beams, settings.return_dict_in_generate, settings.cache_implementation = 3, True, "static"
+    assert assistant.ask("What is this?", plain(), sampling=SHORT).text == expected

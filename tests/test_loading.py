@@ -1,10 +1,12 @@
 """An assistant loads from a folder; what is no model of ours is refused in one line."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_processor
 from transformers import LlamaConfig
 
@@ -92,3 +94,40 @@ def test_a_damaged_model_folder_is_refused_in_one_line(folder: Path, file: str, 
         Assistant.load(folder)
     line = one_line(caught)
     assert line.startswith("no model could be loaded from") or "holds no model.safetensors" in line
+
+
+@pytest.mark.parametrize("name", ["model.compressor.query", "lm_head.weight"])
+def test_a_model_with_a_tensor_missing_is_refused(folder: Path, name: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{name} is missing in the weights of"):
+        Assistant.load(folder)
+
+
+def test_a_model_with_a_tensor_too_many_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.extra"] = tensors["lm_head.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"model.extra is left over in the weights of"):
+        Assistant.load(folder)
+
+
+@pytest.mark.parametrize("outside", ["../w.safetensors", "w.bin"])
+def test_an_index_that_leads_elsewhere_is_refused(folder: Path, outside: str) -> None:
+    (folder / "model.safetensors").rename((folder / outside).resolve())
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": outside}}))
+    with pytest.raises(ModelError, match=r"names (a file outside its folder|w\.bin, which is no \.safetensors file)"):
+        Assistant.load(folder)
+
+
+def test_a_processor_of_another_model_is_refused(folder: Path) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "image_token_id": 7}))
+    with pytest.raises(ModelError, match="image_token_id of the processor and of the model"):
+        Assistant.load(folder)
+
+
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no folder"):
+        Assistant.load(tmp_path / "none")

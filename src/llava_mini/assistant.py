@@ -68,6 +68,8 @@ class Assistant:
             source, name = str(embedded_folder()), EMBEDDED
         else:
             source = name = str(model)
+        if not Path(source).exists() and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
+            raise ModelError(f"there is no folder {name!r}; give the folder or the hub name of a llava_mini model")
         try:
             config = AutoConfig.from_pretrained(source)
             if config.model_type != "llava_mini":
@@ -151,6 +153,10 @@ class Chat:
     ) -> None:
         if len(files) > MAX_FILES:
             raise InputError(f"{len(files)} files were given; at most {MAX_FILES} are taken at once")
+        for file in files:
+            if not isinstance(file, str | Path | bytes | Image.Image):
+                kind = type(file).__name__
+                raise InputError(f"a file, its bytes or a Pillow picture must be given, not a {kind}")
         self._assistant = assistant
         self._opened = time.perf_counter()
         processor = assistant.processor

@@ -283,3 +283,103 @@ def test_the_recorded_tiny_model_converts_and_goes_back_bit_by_bit(tmp_path: Pat
     convert(tiny / "c2", tmp_path / "ours", vision_tower=tiny / "clip", tokenizer=tiny / "tokenizer")
     convert(tmp_path / "ours", tmp_path / "back", to="official")
     assert equal(all_tensors(tmp_path / "back"), load_file(tiny / "c2" / "model.safetensors"))
+
+
+def refused(source: Path, target: Path, **options: Any) -> str:
+    """Convert what must be refused; return the one line, after a look that nothing was left behind."""
+    with pytest.raises(ModelError) as caught:
+        convert(source, target, **options)
+    assert not target.exists() or not any(target.iterdir())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_index_of_safetensors_cannot_name_a_pickle(tmp_path: Path) -> None:
+    folder = released_folder(tmp_path / "released")
+    torch.save(load_file(folder / "model.safetensors"), folder / "w.bin")
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"lm_head.weight": "w.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names w.bin, which is no .safetensors file" in refused(folder, tmp_path / "ours")
+
+
+def test_two_tensors_that_become_one_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "llava"
+    llava_folder(folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "language_model" in name and name.endswith("norm.weight"))
+    rest = name.split("language_model.")[-1].removeprefix("model.")
+    for twin in (f"language_model.model.{rest}", f"model.language_model.{rest}"):
+        tensors[twin] = tensors[name].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "another tensor of the source are both model.language_model." in refused(folder, tmp_path / "ours")
+
+
+def test_a_head_that_differs_from_the_embeddings_it_is_tied_to_is_refused(tmp_path: Path) -> None:
+    tensors = released_tensors(released_model())
+    folder = released_folder(tmp_path / "released", tensors, tie_word_embeddings=True)
+    assert "lm_head.weight differs from the embeddings" in refused(folder, tmp_path / "ours")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors")
+    assert convert(folder, tmp_path / "ours").dropped == ("lm_head.weight",)
+
+
+def test_weights_that_are_no_floating_point_numbers_are_refused(tmp_path: Path) -> None:
+    tensors = released_tensors(released_model())
+    tensors["model.norm.weight"] = torch.ones(32, dtype=torch.int32)
+    folder = released_folder(tmp_path / "released", tensors)
+    assert "model.norm.weight in model.safetensors is of type I32" in refused(folder, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hidden_act": "foo"}, "describes no model that can be built"),
+        ({"torch_dtype": "load"}, "torch_dtype is 'load'; it must name a precision"),
+        ({"torch_dtype": "auto"}, "torch_dtype is 'auto'; it must name a precision"),
+        ({"torch_dtype": "int8"}, "torch_dtype is 'int8'; it must name a precision"),
+        ({"resolution_ratio": 1.9}, "resolution_ratio is 1.9; it must be a whole number"),
+    ],
+)
+def test_fields_without_sense_are_one_line_before_anything_is_written(tmp_path: Path, fields: Any, words: str) -> None:
+    folder = released_folder(tmp_path / "released", **fields)
+    tiny_tokenizer().save_pretrained(tmp_path / "words")
+    assert words in refused(folder, tmp_path / "ours", tokenizer=tmp_path / "words")
+
+
+def test_upper_layers_of_another_shape_do_not_go_back(tmp_path: Path) -> None:
+    convert(released_folder(tmp_path / "released"), tmp_path / "ours")
+    unused = load_file(tmp_path / "ours" / UNUSED)
+    name = sorted(unused)[0]
+    save_file({**unused, name: torch.zeros(3)}, tmp_path / "ours" / UNUSED)
+    assert f"{name} has shape (3,)" in refused(tmp_path / "ours", tmp_path / "back", to="official")
+
+
+def test_an_unknown_tower_goes_back_with_its_configuration_and_comes_again(tmp_path: Path) -> None:
+    convert(released_folder(tmp_path / "released"), tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back", to="official")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["mm_vision_tower"] == "vision_tower"
+    convert(tmp_path / "back", tmp_path / "again")
+    assert equal(all_tensors(tmp_path / "again"), all_tensors(tmp_path / "ours"))
+
+
+def test_a_pickle_whose_tensors_share_memory_is_read(tmp_path: Path) -> None:
+    tensors = released_tensors(released_model())
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    folder = released_folder(tmp_path / "released", tensors={"": torch.zeros(1)})
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    convert(folder, tmp_path / "ours", allow_pickle=True)
+    torch.save({**tensors, 3: torch.ones(1)}, folder / "pytorch_model.bin")
+    assert "something else than named tensors" in refused(folder, tmp_path / "other", allow_pickle=True)
+
+
+def test_a_target_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    folder = released_folder(tmp_path / "released")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="cannot be made"):
+        convert(folder, tmp_path / "file" / "ours")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    convert(folder, tmp_path / "link")
+    assert (tmp_path / "real" / "config.json").is_file()

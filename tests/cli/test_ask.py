@@ -134,7 +134,7 @@ def test_questions_that_cannot_be_asked_are_refused(run: Run, picture: Path) -> 
 
 
 def test_a_model_device_or_dtype_that_is_not_there_is_refused(run: Run, picture: Path, tmp_path: Path) -> None:
-    assert "no model could be loaded from" in mistaken(run("ask", picture, "What?", "--model", tmp_path / "none"))
+    assert "there is no folder" in mistaken(run("ask", picture, "What?", "--model", tmp_path / "none"))
     assert "device 'gpu' cannot be used here" in mistaken(run("ask", picture, "What?", "--device", "gpu"))
     assert "dtype 'int4' is unknown" in mistaken(run("ask", picture, "What?", "--dtype", "int4"))
 

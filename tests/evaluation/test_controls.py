@@ -1,13 +1,16 @@
 """The controls are what they are called, and the figures are the textbook's."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cutout_library import library
 from PIL import Image
 from tiny import tiny_config, tiny_model, tiny_processor
 
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
+from llava_mini.evaluation import moments
 from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table, wilson
 from llava_mini.evaluation.suites import find_suite
 from llava_mini.inputs.media import Picture, Video
@@ -110,3 +113,26 @@ def test_the_interval_is_wilsons() -> None:
 def test_an_unknown_evaluation_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="'photos'.*photographs"):
         find_suite("photos")
+
+
+def test_the_moment_that_is_attended_to_most_is_looked_for(
+    assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = library(tmp_path)
+    monkeypatch.setattr(moments, "load_cutouts", lambda *_: made.trained)
+    found = moments.find_moments(assistant, tmp_path, 4)
+    assert found.n == 4
+    assert 0 <= found.low <= found.accuracy <= found.high <= 1
+    # An attention that knows the frame finds it, and one that always takes the first is as right without the thing.
+    monkeypatch.setattr(moments, "_most_attended", lambda *given: odd_one_out(given[1]))
+    assert moments.find_moments(assistant, tmp_path, 12).accuracy == 1.0
+    monkeypatch.setattr(moments, "_most_attended", lambda *_: 0)
+    always_first = moments.find_moments(assistant, tmp_path, 12)
+    assert always_first.accuracy == always_first.blank
+    with pytest.raises(ConfigError, match="0 videos were asked for"):
+        moments.find_moments(assistant, tmp_path, 0)
+
+
+def odd_one_out(frames: list[Image.Image]) -> int:
+    content = [frame.tobytes() for frame in frames]
+    return min(range(len(frames)), key=lambda i: content.count(content[i]))

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny import tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from llava_mini.errors import InputError
 from llava_mini.inputs.chat import read_template, tokenize_chat
 
 GOLDEN = Path(os.environ.get("LLAVA_MINI_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
@@ -188,3 +190,24 @@ def test_the_recorded_dialogue_has_the_recorded_ids_and_labels() -> None:
     labels = [token if answer else -100 for token, answer in zip(chat.ids, chat.answers, strict=True)]
     assert labels == recorded["labels"]
     assert load_file(GOLDEN / "case6_multiturn_train_c1.safetensors")["labels"].tolist() == [labels]
+
+
+def test_vicuna_tokenizes_a_question_in_parts_as_it_does_a_plain_one() -> None:
+    # A sentencepiece-like tokenizer puts a space mark before every piece that it is given.
+    words = Tokenizer(models.BPE(byte_fallback=False, unk_token="<unk>"))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    words.train_from_iterator(["USER: What is this? ASSISTANT: A chat between a user and an assistant."], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    template = read_template("vicuna-v1.1")
+    plain = [{"role": "user", "content": "What is this?"}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
+    ids = [tokenize_chat(tokenizer, one, template, add_generation_prompt=True).ids for one in (plain, parts)]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("messages", [["tool"], ["user", "system"]])
+def test_vicuna_refuses_roles_that_it_does_not_know(messages: list[str]) -> None:
+    spoken = [{"role": role, "content": "hello"} for role in messages]
+    with pytest.raises(InputError, match="not another"):
+        tokenize_chat(tiny_tokenizer(), spoken, read_template("vicuna-v1.1"))

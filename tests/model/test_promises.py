@@ -8,6 +8,7 @@ from tiny import TEXT, pixels, row, tiny_config, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from llava_mini.errors import InputError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 IMAGE = int(tiny_config().image_token_id)
@@ -190,3 +191,43 @@ def test_a_compiled_forward_gives_the_same_numbers() -> None:
     inputs = batched(rows(model), 1, left=True)
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_generated_words_are_not_fused_without_a_cache_and_without_a_mask_either() -> None:
+    model, ids, shown = tiny_model(), row(words=6), pixels()
+    common: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    cached = model.generate(input_ids=ids, pixel_values=shown, **common)
+    assert torch.equal(model.generate(input_ids=ids, pixel_values=shown, use_cache=False, **common), cached)
+    released = tiny_model(fuse_history=True)
+    with pytest.raises(InputError, match="fuse_history needs the cache"):
+        released.generate(input_ids=ids, pixel_values=shown, use_cache=False, **common)
+
+
+@torch.no_grad()
+def test_pictures_that_have_no_place_are_refused_and_padding_is_not() -> None:
+    model = tiny_model()
+    with pytest.raises(InputError, match="row 0 of the text has places for 1 frames, but 2 were given"):
+        model(input_ids=row(), pixel_values=pixels(2))
+    with pytest.raises(InputError, match="row 0 of the text has places for 0 frames, but 1 were given"):
+        model(input_ids=row(0), pixel_values=pixels())
+    with pytest.raises(InputError, match="2 rows of pictures were given for 1 texts"):
+        model(input_ids=row(), pixel_values=pixels(batch=2))
+    with pytest.raises(InputError, match="2 rows of pictures were given for 1 texts"):
+        model(input_ids=row(), vision_prefix=model.encode_images(pixels(batch=2)))
+    for parts in (2, 10):
+        with pytest.raises(InputError, match="with P = 5"):
+            tiny_model(tiles=2)(input_ids=row(), pixel_values=pixels(1, parts))
+    padded = torch.cat([pixels(), torch.zeros_like(pixels())], dim=1)
+    expected = model(input_ids=row(), pixel_values=pixels()).logits
+    assert torch.equal(model(input_ids=row(), pixel_values=padded).logits, expected)
+
+
+@torch.no_grad()
+def test_a_prompt_of_nothing_but_a_picture_is_answered() -> None:
+    model = tiny_model()
+    ids = torch.tensor([[IMAGE]])
+    out = model(input_ids=ids, pixel_values=pixels())
+    assert torch.isfinite(out.logits).all()
+    nothing = model(input_ids=row(), pixel_values=pixels(), instruction_mask=torch.zeros_like(row()))
+    assert torch.isfinite(nothing.logits).all()

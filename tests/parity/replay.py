@@ -238,6 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--attention", choices=("eager", "sdpa"), default="sdpa")
     options = parser.parse_args(arguments)
+    if not (options.golden / "index.json").is_file():
+        parser.error(f"{options.golden} holds no index.json of recorded cases")
     cases = json.loads((options.golden / "index.json").read_text())["cases"]
     results = {}
     for name, case in cases.items():

@@ -107,6 +107,7 @@ def _from_official(
     allow_pickle: bool,
     shard_bytes: int,
 ) -> Converted:
+    dtype = _dtype(fields)
     words = _tokenizer(tokenizer or source)
     template = "llama-3.1" if "<|start_header_id|>" in words.get_vocab() else "vicuna-v1.1"
     if vision_tower is None and fields.get("mm_vision_tower") != official.CLIP_VIT_L_336:
@@ -131,7 +132,6 @@ def _from_official(
             raise ModelError(f"{source} holds no vision tower; give the folder of {name} with --vision-tower")
         sources.append((tensor_files(vision_tower, allow_pickle=allow_pickle), _tower_name))
         tower = str(vision_tower)
-    dtype = _dtype(fields)
     return _write(scratch, sources, config, processor, dtype, "released LLaVA-Mini", tower, shard_bytes)
 
 
@@ -144,11 +144,11 @@ def _from_llava(
     allow_pickle: bool,
     shard_bytes: int,
 ) -> Converted:
+    dtype = _dtype(fields)
     config = _built(source, lambda: llava.our_config(fields))
     words = _tokenizer(tokenizer or source)
     processor = _processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
     files = tensor_files(source, allow_pickle=allow_pickle)
-    dtype = _dtype(fields)
     return _write(
         scratch, [(files, llava.our_name)], config, processor, dtype, "LLaVA-1.5", "in the checkpoint", shard_bytes
     )

@@ -83,5 +83,5 @@ def find_suite(name: str) -> Callable[[Path, int | None], Suite]:
         ConfigError: when there is none.
     """
     if name not in SUITES:
-        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}")
+        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}, moments")
     return SUITES[name]

@@ -4,7 +4,7 @@ B batch · F frames · P parts · L text · C² tokens of a frame.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,11 @@ from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
 from llava_mini.inputs.chat import IMAGE_TOKEN, MEDIA_KEYS, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
 from llava_mini.inputs.media import FrameSampling, Picture, Source, Video, load_media, open_picture
+from llava_mini.inputs.memory import release_freed
 from llava_mini.inputs.tiling import tiles
 
 Media = Picture | Video
+_RELEASE_EVERY = 16  # chunks
 
 
 class LlavaMiniProcessor(ProcessorMixin):
@@ -91,8 +93,13 @@ class LlavaMiniProcessor(ProcessorMixin):
     def prepare_in_chunks(self, media: Sequence[Media], size: int) -> Iterator[Tensor]:
         """Decode and prepare pictures and videos, `size` frames at a time: `(size, P, 3, H, W)`."""
         frames = chain.from_iterable(frames_of(item) for item in media)
-        while chunk := list(islice(frames, size)):
+        for number in count():
+            chunk = list(islice(frames, size))
+            if not chunk:
+                return
             yield self.prepare_frames(chunk)
+            if number % _RELEASE_EVERY == _RELEASE_EVERY - 1:
+                release_freed()
 
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, videos: Any = None, **kwargs: Any

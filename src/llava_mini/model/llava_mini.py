@@ -203,6 +203,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         frames = torch.zeros(len(words), dtype=torch.long, device=words.device)
         tokens: list[Tensor] = []
         for chunk in chunks:
+            if len(chunk.frames) != len(words):
+                raise InputError(f"{len(chunk.frames)} rows of pictures were given for {len(words)} texts")
             if self.pre_fusion is not None and chunk.states and packed.words.shape[1]:
                 owner = torch.arange(len(words), device=words.device).repeat_interleave(chunk.frames)
                 fused = self.pre_fusion.fuse(packed.words[owner], packed.mask[owner], chunk.states)

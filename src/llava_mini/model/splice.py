@@ -109,4 +109,8 @@ def check_frames(wanted: Tensor, given: Tensor) -> None:
 
 def place(inputs_embeds: Tensor, is_image: Tensor, tokens: Tensor) -> Tensor:
     """Put the vision tokens `(R, C², d)` of all frames, row after row, at the image positions `(B, L)`."""
-    return inputs_embeds.masked_scatter(is_image[..., None], tokens.to(inputs_embeds.dtype))
+    if not len(tokens):
+        return inputs_embeds
+    every = tokens.to(inputs_embeds.dtype).flatten(0, 1)
+    number = (is_image.flatten().cumsum(dim=0) - 1).clamp(0, len(every) - 1).view_as(is_image)
+    return torch.where(is_image[..., None], every[number], inputs_embeds)
