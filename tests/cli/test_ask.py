@@ -283,3 +283,11 @@ def test_a_video_is_profiled(model: Path, monkeypatch: pytest.MonkeyPatch, capfd
     assert list(ways) == ["together", "one by one", "released"]
     assert all(way["max_difference"] < 1e-4 for way in ways.values())
     assert ways["released"]["gflops_per_frame"] > ways["together"]["gflops_per_frame"]
+
+
+def test_the_version_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["llava-mini", "--version"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capfd.readouterr().out)

@@ -1,6 +1,7 @@
 """The command line: one file a verb; results on stdout, everything else on stderr."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,6 +23,23 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("llava-mini"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

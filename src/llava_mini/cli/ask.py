@@ -32,7 +32,7 @@ def ask(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, webm, mov), or about nothing.
+    """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, mov, webm, mkv), or about nothing.
 
     Examples:
 

@@ -35,7 +35,7 @@ def fetch_packages(
 @app.command("scenes")
 def draw_scenes(
     out: Annotated[Path, typer.Option(help="Folder of the prepared scenes.")] = Path("data/scenes"),
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 12000,
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 12000,
     sources: Sources = Path("data/sources"),
     tiles: Tiles = 1,
 ) -> None:
@@ -43,8 +43,10 @@ def draw_scenes(
 
     Example: llava-mini data scenes --count 12000
     """
+    from llava_mini.data.cutouts import load_cutouts
     from llava_mini.data.prepared import prepare_scenes
 
+    load_cutouts(sources, "train")  # says what is missing before the tower is built
     prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
     print(out)
 
@@ -52,7 +54,7 @@ def draw_scenes(
 @app.command("videos")
 def draw_videos(
     out: Annotated[Path, typer.Option(help="Folder of the prepared videos.")] = Path("data/videos"),
-    count: Annotated[int, typer.Option(help="How many videos.")] = 2400,
+    count: Annotated[int, typer.Option(min=1, help="How many videos.")] = 2400,
     sources: Sources = Path("data/sources"),
     tiles: Tiles = 1,
 ) -> None:
@@ -60,8 +62,10 @@ def draw_videos(
 
     Example: llava-mini data videos --count 2400
     """
+    from llava_mini.data.cutouts import load_cutouts
     from llava_mini.data.prepared import prepare_videos
 
+    load_cutouts(sources, "train")  # says what is missing before the tower is built
     prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
     print(out)
 

@@ -57,13 +57,14 @@ def embedded_workshop(recipe: Recipe, *, scenes: Path, videos: Path, sources: Pa
         videos: folder of prepared training videos, looked into when a stage asks for them.
         sources: folder of the fetched packages.
     """
-    model, processor = assemble(None, copy_layers=recipe.copy_layers, **recipe.changes)
+    pictures = PreparedScenes(scenes)  # what is missing is said before a model is built
+    films = PreparedScenes(videos) if any(stage.videos_per_step for stage in recipe.stages) else None
     class_names = load_class_names(sources)
     names = {cutout.name for cutout in load_cutouts(sources, "train")}
+    model, processor = assemble(None, copy_layers=recipe.copy_layers, **recipe.changes)
     words = sorted({*names, *class_names, *COLOURS, *SHAPES, *ACROSS, *DOWN})
     table = WordTable(tuple(words), F.normalize(embed_words(words, model.word_embeddings, processor.tokenizer), dim=-1))
-    films = PreparedScenes(videos) if any(stage.videos_per_step for stage in recipe.stages) else None
-    return Workshop(model, processor, PreparedScenes(scenes), table, class_names, films)
+    return Workshop(model, processor, pictures, table, class_names, films)
 
 
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, save_steps: int = 200) -> Path:
