@@ -279,8 +279,11 @@ def test_a_video_is_profiled(model: Path, monkeypatch: pytest.MonkeyPatch, capfd
     assert list(said) == ["frames", "decode_fps", "encode_fps", "total_fps", "peak_mb"]
     assert said["frames"] == 3
     assert all(value > 0 for value in said.values())
-    ways = json.loads(profiled("ways", "--frames", "3", "--words", "5", "--repeats", "1", "--json"))
+    made = json.loads(profiled("ways", "--frames", "3", "--words", "5", "--repeats", "1", "--json"))
+    ways = {way["name"]: way for way in made["ways"]}
     assert list(ways) == ["together", "one by one", "released"]
+    total = sum(part["gflops_per_frame"] for part in made["parts"])
+    assert total == pytest.approx(ways["together"]["gflops_per_frame"], rel=0.01)
     assert all(way["max_difference"] < 1e-4 for way in ways.values())
     assert ways["released"]["gflops_per_frame"] > ways["together"]["gflops_per_frame"]
 

@@ -97,7 +97,9 @@ def load_assistant(model: str | None, device: str, dtype: str, *, hd: bool = Fal
 
     from llava_mini.assistant import Assistant
     from llava_mini.checkpoints import embedded
+    from llava_mini.inputs.memory import keep_freed
 
+    keep_freed()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if model is None and not embedded.is_assembled():

@@ -59,11 +59,17 @@ def ways(
 
     Example: llava-mini profile ways --words 60
     """
-    from llava_mini.profiling.ways import compare_ways
+    from llava_mini.profiling.ways import compare_ways, divide
 
-    made = compare_ways(options.load_assistant(model, device, dtype), frames, words, repeats)
+    assistant = options.load_assistant(model, device, dtype)
+    made = compare_ways(assistant, frames, words, repeats)
+    parts = divide(assistant, frames, words, repeats)
     if as_json:
-        print(json.dumps({way.name: dataclasses.asdict(way) for way in made}))
+        tables = {
+            "ways": [dataclasses.asdict(way) for way in made],
+            "parts": [dataclasses.asdict(part) for part in parts],
+        }
+        print(json.dumps(tables))
         return
     print(f"{'way':<12}{'frames/s':>10}{'spread':>8}{'GFLOP/frame':>13}{'of matmul':>11}{'difference':>12}")
     for way in made:
@@ -71,3 +77,7 @@ def ways(
             f"{way.name:<12}{way.frames_per_second:>10.1f}{way.spread:>8.1f}{way.gflops_per_frame:>13.2f}"
             f"{100 * way.matmul_share:>10.0f}%{way.max_difference:>12.1e}"
         )
+    print(f"\n{'part of together':<48}{'ms/frame':>10}{'GFLOP/frame':>13}{'of matmul':>11}")
+    for part in parts:
+        share = f"{100 * part.matmul_share:.0f}%"
+        print(f"{part.name:<48}{part.ms_per_frame:>10.1f}{part.gflops_per_frame:>13.2f}{share:>11}")

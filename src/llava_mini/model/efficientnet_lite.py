@@ -25,7 +25,7 @@ _STAGES = (
 )
 _STEM, _HEAD = 32, 1280
 _EARLIER = {4: 120, 2: 48, 1: 24}  # stage → channels that join each cell: colour and fine shape live there
-_AT_ONCE = 4  # on a CPU; the maps of more pictures fall out of its caches (docs/efficiency.md)
+_AT_ONCE = 4  # on a CPU: larger maps are given back to the system and asked for anew (docs/efficiency.md)
 _PLACE = 32  # sine-cosine channels of the cell's row and column, as a ViT's position embeddings
 
 

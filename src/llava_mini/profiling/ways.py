@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
+from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.splice import join_tiles
 
 _SIDE = 1024
@@ -39,6 +40,49 @@ class Way:
     """Largest difference of the fused words to those of `together`."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one part of reading together costs."""
+
+    name: str
+    ms_per_frame: float
+    gflops_per_frame: float
+    matmul_share: float
+    """As in `Way`: how near the part comes to this machine's plain matrix multiplication."""
+
+
+@torch.no_grad()
+def divide(assistant: Assistant, frames: int = 64, words: int = 60, repeats: int = 5) -> list[Part]:
+    """Time the parts of reading together one after the other, in the same chunks: what limits?"""
+    core, (pixels, text) = assistant.model.model, _made(assistant, frames, words)
+    every = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    size = frames_per_chunk(core.config, core.dtype)
+    chunks = [pixels[:, start : start + size] for start in range(0, frames, size)]
+    features = [core.get_vision_features(chunk) for chunk in chunks]
+    prefixes = [core.encode_images(vision_features=one) for one in features]
+    parts: dict[str, Callable[[], object]] = {
+        "vision tower": lambda: [core.get_vision_features(chunk) for chunk in chunks],
+        "compression, projector, patches in pre-fusion": lambda: [
+            core.encode_images(vision_features=one) for one in features
+        ],
+        "words in pre-fusion": lambda: core.fuse(text, every, prefixes),
+    }
+    made = []
+    for name, run in parts.items():
+        with FlopCounterMode(display=False) as counter:
+            run()
+        seconds, speed = [], []
+        for _ in range(repeats):
+            speed.append(_matmul_rate(core))
+            began_s = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began_s)
+        spent, flops = statistics.median(seconds), counter.get_total_flops()
+        share = flops / spent / statistics.median(speed)
+        made.append(Part(name, round(1e3 * spent / frames, 2), round(flops / frames / 1e9, 6), round(share, 3)))
+    return made
+
+
 @torch.no_grad()
 def compare_ways(assistant: Assistant, frames: int = 64, words: int = 60, repeats: int = 5) -> list[Way]:
     """Read random frames with random words in three ways, by turns, and time each.
@@ -48,14 +92,10 @@ def compare_ways(assistant: Assistant, frames: int = 64, words: int = 60, repeat
     """
     if frames < 1 or words < 1 or repeats < 1:
         raise ConfigError(f"frames ({frames}), words ({words}) and repeats ({repeats}) must be 1 or more")
-    core, config = assistant.model.model, assistant.model.config
+    core = assistant.model.model
     if core.pre_fusion is None:
         raise ConfigError(f"{assistant.name} has no pre-fusion: nothing is read")
-    generator = torch.Generator().manual_seed(0)
-    side, parts = config.vision.image_size, config.parts_per_frame
-    pixels = torch.randn(1, frames, parts, 3, side, side, generator=generator).to(core.device, core.dtype)
-    ids = torch.randint(0, min(1000, config.text.vocab_size), (1, words), generator=generator).to(core.device)
-    text: Tensor = core.get_input_embeddings()(ids)
+    pixels, text = _made(assistant, frames, words)
     ways: dict[str, Callable[[], Tensor]] = {
         "together": lambda: _together(core, pixels, text),
         "one by one": lambda: _one_by_one(core, pixels, text),
@@ -86,6 +126,16 @@ def compare_ways(assistant: Assistant, frames: int = 64, words: int = 60, repeat
         )
         for name, rate in rates.items()
     ]
+
+
+def _made(assistant: Assistant, frames: int, words: int) -> tuple[Tensor, Tensor]:
+    """Draw pixels `(1, F, P, 3, H, W)` and words `(1, L, d)`."""
+    core, config = assistant.model.model, assistant.model.config
+    generator = torch.Generator().manual_seed(0)
+    side, parts = config.vision.image_size, config.parts_per_frame
+    pixels = torch.randn(1, frames, parts, 3, side, side, generator=generator).to(core.device, core.dtype)
+    ids = torch.randint(0, min(1000, config.text.vocab_size), (1, words), generator=generator).to(core.device)
+    return pixels, core.get_input_embeddings()(ids)
 
 
 def _together(core: Any, pixels: Tensor, text: Tensor) -> Tensor:
