@@ -5,6 +5,7 @@ Source: Liu et al., Improved Baselines with Visual Instruction Tuning (LLaVA-1.5
 
 from typing import Any
 
+from llava_mini.checkpoints.tensors import renamed
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ModelError
 
@@ -21,7 +22,6 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ("model.language_model.", "model.language_model."),
     ("lm_head.", "lm_head."),
 )
-_COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 
 
 def our_name(theirs: str) -> str | None:
@@ -30,12 +30,7 @@ def our_name(theirs: str) -> str | None:
     Raises:
         ModelError: for a name that LLaVA-1.5 does not have.
     """
-    if theirs.endswith(_COMPUTED):
-        return None
-    for begins, ours in _NAMES:
-        if theirs.startswith(begins):
-            return ours + theirs.removeprefix(begins)
-    raise ModelError(f"{theirs} is no tensor of LLaVA-1.5")
+    return renamed(theirs, _NAMES, "LLaVA-1.5")
 
 
 def our_config(theirs: dict[str, Any]) -> LlavaMiniConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
+from llava_mini.checkpoints.tensors import renamed
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ModelError
 
@@ -23,7 +24,6 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ("model.norm.", "model.language_model.norm."),
     ("lm_head.", "lm_head."),
 )
-_COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # buffers of older files, not learned
 
 # The tower that the released model names; its `config.json` is on the hub only.
 CLIP_VIT_L_336 = "openai/clip-vit-large-patch14-336"
@@ -44,12 +44,7 @@ def our_name(released: str) -> str | None:
     Raises:
         ModelError: for a name that the released model does not have.
     """
-    if released.endswith(_COMPUTED):
-        return None
-    for theirs, ours in _NAMES:
-        if released.startswith(theirs):
-            return ours + released.removeprefix(theirs)
-    raise ModelError(f"{released} is no tensor of the released model")
+    return renamed(released, _NAMES, "the released model")
 
 
 def released_name(ours: str) -> str:

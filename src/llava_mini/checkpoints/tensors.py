@@ -1,7 +1,7 @@
 """The tensors of a checkpoint folder, one at a time: several files or one, safetensors or weights-only pickles."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,23 @@ from torch import Tensor
 from llava_mini.errors import ModelError
 
 _PRECISIONS = ("F64", "F32", "F16", "BF16")
+_COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # buffers of older files
 _INTEGERS = (".position_ids",)  # counted, not learned; older files hold them
 Shapes = dict[str, tuple[int, ...]]
+
+
+def renamed(name: str, beginnings: Sequence[tuple[str, str]], owner: str) -> str | None:
+    """Return our name of another's tensor by how it begins, None for a buffer that is computed, not learned.
+
+    Raises:
+        ModelError: for a name that `owner` does not have.
+    """
+    if name.endswith(_COMPUTED):
+        return None
+    for theirs, ours in beginnings:
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    raise ModelError(f"{name} is no tensor of {owner}")
 
 
 def tensor_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:

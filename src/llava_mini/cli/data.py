@@ -43,11 +43,9 @@ def draw_scenes(
 
     Example: llava-mini data scenes --count 12000
     """
-    from llava_mini.data.cutouts import load_cutouts
     from llava_mini.data.prepared import prepare_scenes
 
-    load_cutouts(sources, "train")  # says what is missing before the tower is built
-    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
+    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=_tower(sources, tiles))
     print(out)
 
 
@@ -62,20 +60,20 @@ def draw_videos(
 
     Example: llava-mini data videos --count 2400
     """
-    from llava_mini.data.cutouts import load_cutouts
     from llava_mini.data.prepared import prepare_videos
 
-    load_cutouts(sources, "train")  # says what is missing before the tower is built
-    prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(tiles))
+    prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(sources, tiles))
     print(out)
 
 
-def _tower(tiles: int) -> "Encode":
-    """Return the embedded model's frozen tower, as training starts from it."""
+def _tower(sources: Path, tiles: int) -> "Encode":
+    """Return the embedded model's frozen tower, as training starts from it; say first what sources are missing."""
     import torch
 
     from llava_mini.checkpoints.embedded import assemble
+    from llava_mini.data.cutouts import load_cutouts
 
+    load_cutouts(sources, "train")
     model, processor = assemble(None, tiles=tiles)
 
     @torch.no_grad()
