@@ -11,23 +11,21 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import GenerationConfig
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints import llava, official
+from llava_mini.checkpoints.expected import ENCODER, built, check_tied, expected, precision, tied_tensors
+from llava_mini.checkpoints.preparation import forget_media_tokens, join_processor, load_tokenizer
 from llava_mini.checkpoints.tensors import Shapes, ShardWriter, read_json, read_shapes, read_tensors, tensor_files
 from llava_mini.config import LlavaMiniConfig
-from llava_mini.errors import LlavaMiniError, ModelError
-from llava_mini.inputs.chat import IMAGE_TOKEN, VIDEO_TOKEN, read_template
-from llava_mini.inputs.processor import LlavaMiniProcessor, side_px
+from llava_mini.errors import ModelError
+from llava_mini.inputs.chat import read_template
+from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 UNUSED = "vision_tower_unused.safetensors"
 """The tower's layers above the one that is used: never loaded, kept so that a conversion can be undone bit by bit."""
-_ENCODER = "model.vision_tower.encoder."
-_MEDIA = (IMAGE_TOKEN, VIDEO_TOKEN)
-_HUGE = 10**20  # what tokenizers write when they know no limit
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,8 @@ def _from_official(
     allow_pickle: bool,
     shard_bytes: int,
 ) -> Converted:
-    dtype = _dtype(fields)
-    words = _tokenizer(tokenizer or source)
+    dtype = precision(fields)
+    words = load_tokenizer(tokenizer or source)
     template = "llama-3.1" if "<|start_header_id|>" in words.get_vocab() else "vicuna-v1.1"
     if vision_tower is None and fields.get("mm_vision_tower") != official.CLIP_VIT_L_336:
         named = source / str(fields.get("mm_vision_tower"))
@@ -120,8 +118,8 @@ def _from_official(
         vision_tower = named
     vision = read_json(vision_tower / "config.json") if vision_tower else None
     vision = vision.get("vision_config", vision) if vision else None  # a whole CLIP has its tower's fields inside
-    config = _built(source, lambda: official.our_config(fields, vision, image_token_id=0))
-    processor = _processor(config, words, read_template(template), vision_tower)
+    config = built(source, lambda: official.our_config(fields, vision, image_token_id=0))
+    processor = join_processor(config, words, read_template(template), vision_tower)
     files = tensor_files(source, allow_pickle=allow_pickle)
     shapes = read_shapes(files)
     sources: list[tuple[list[Path], Callable[[str], str | None]]] = [(files, official.our_name)]
@@ -144,10 +142,10 @@ def _from_llava(
     allow_pickle: bool,
     shard_bytes: int,
 ) -> Converted:
-    dtype = _dtype(fields)
-    config = _built(source, lambda: llava.our_config(fields))
-    words = _tokenizer(tokenizer or source)
-    processor = _processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
+    dtype = precision(fields)
+    config = built(source, lambda: llava.our_config(fields))
+    words = load_tokenizer(tokenizer or source)
+    processor = join_processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
     files = tensor_files(source, allow_pickle=allow_pickle)
     return _write(
         scratch, [(files, llava.our_name)], config, processor, dtype, "LLaVA-1.5", "in the checkpoint", shard_bytes
@@ -166,7 +164,7 @@ def _write(
 ) -> Converted:
     """Check all names and shapes, then copy tensor by tensor."""
     config.image_token_id = processor.image_token_id
-    own, unused = _expected(config)
+    own, unused = expected(config)
     dropped: list[str] = []
     found: Shapes = {}
     for files, rename in sources:
@@ -183,9 +181,9 @@ def _write(
             if ours in found:
                 raise ModelError(f"{name} and another tensor of the source are both {ours} here")
             found[ours] = shape
-    tied = _tied(config)
+    tied = tied_tensors(config)
     if tied & set(found):
-        _check_tied(sources)
+        check_tied(sources)
         dropped += sorted(tied & set(found))  # the same numbers are read from the embeddings
     missing = sorted(set(own) - set(found) - tied)
     if missing:
@@ -218,16 +216,16 @@ def _write(
 
 
 def _to_official(source: Path, scratch: Path, vision_tower: Path | None, shard_bytes: int) -> Converted:
-    config = _built(source, lambda: LlavaMiniConfig.from_pretrained(source))
+    config = built(source, lambda: LlavaMiniConfig.from_pretrained(source))
     tower = str(vision_tower or official.CLIP_VIT_L_336)
     if vision_tower is None and not official.is_known_tower(config.vision):
         tower = "vision_tower"  # a folder beside the weights
         config.vision.save_pretrained(scratch / tower)
     fields = official.released_config(config, vision_tower=tower)
-    own, unused = _expected(config)
+    own, unused = expected(config)
     files = tensor_files(source)
     shapes = read_shapes(files)
-    tied = _tied(config)
+    tied = tied_tensors(config)
     wrong = sorted((set(own) - tied) ^ (set(shapes) - tied))
     if wrong:
         problem = "is missing" if wrong[0] in own else "is left over"
@@ -244,25 +242,9 @@ def _to_official(source: Path, scratch: Path, vision_tower: Path | None, shard_b
         writer.add(official.released_name(name), tensor)
     writer.close()
     (scratch / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _tokenizer(source).save_pretrained(scratch)
-    _forget_media_tokens(scratch, config.text.vocab_size)
+    load_tokenizer(source).save_pretrained(scratch)
+    forget_media_tokens(scratch, config.text.vocab_size)
     return Converted("LLaVA-Mini", len(shapes), (), len(unused), "in the checkpoint")
-
-
-def _forget_media_tokens(folder: Path, vocabulary: int) -> None:
-    """Take our placeholders out of a tokenizer again: the released embedding table has no rows for them."""
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    path = folder / "tokenizer.json"
-    words = read_json(path)
-    ours = [token for token in words["added_tokens"] if token["content"] in _MEDIA and token["id"] >= vocabulary]
-    words["added_tokens"] = [token for token in words["added_tokens"] if token not in ours]
-    path.write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    fields = read_json(path)
-    for key in ("extra_special_tokens", "additional_special_tokens"):
-        if isinstance(fields.get(key), list):
-            fields[key] = [token for token in fields[key] if token not in {one["content"] for one in ours}]
-    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _unused_tensors(file: Path, wanted: Shapes, vision_tower: Path | None) -> Iterator[tuple[str, Tensor]]:
@@ -288,102 +270,12 @@ def _unused_tensors(file: Path, wanted: Shapes, vision_tower: Path | None) -> It
     return iter(kept)
 
 
-def _built(source: Path, build: Callable[[], LlavaMiniConfig]) -> LlavaMiniConfig:
-    """Build a configuration from fields that anybody may have written."""
-    try:
-        return build()
-    except LlavaMiniError:
-        raise
-    except Exception as error:  # missing fields and wrong types raise many kinds
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(f"{source / 'config.json'} describes no model that can be built: {reason}") from error
-
-
-def _tied(config: LlavaMiniConfig) -> set[str]:
-    """Return the tensors that are no tensors of their own."""
-    return {"lm_head.weight"} if config.text.tie_word_embeddings else set()
-
-
-def _check_tied(sources: list[tuple[list[Path], Callable[[str], str | None]]]) -> None:
-    """Refuse a head that differs from the embeddings though the configuration says that they are one."""
-    same: list[Tensor] = []
-    for files, rename in sources:
-        for name, tensor in read_tensors(files):
-            if rename(name) in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
-                same.append(tensor.clone())
-    if len(same) == 2 and not torch.equal(*same):
-        raise ModelError("lm_head.weight differs from the embeddings, but tie_word_embeddings says they are one")
-
-
-def _dtype(fields: dict[str, Any]) -> torch.dtype | None:
-    """Return the precision that a `config.json` names."""
-    named = fields.get("torch_dtype") or fields.get("dtype")
-    if named is None:
-        return None
-    found = getattr(torch, str(named).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"torch_dtype is {named!r}; it must name a precision, as 'bfloat16'")
-    return found
-
-
-def _expected(config: LlavaMiniConfig) -> tuple[Shapes, Shapes]:
-    """Return names and shapes of our model, and of what its tower would have above the layer that is used."""
-    try:
-        with torch.device("meta"):
-            model = LlavaMiniForConditionalGeneration(config)
-            tower = AutoModel.from_config(config.vision)
-    except LlavaMiniError:
-        raise
-    except Exception as error:  # an unknown activation, a negative width, …
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(f"the configuration describes no model that can be built: {reason}") from error
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    whole = {_ENCODER + name: tuple(value.shape) for name, value in tower.state_dict().items()}
-    return own, {name: shape for name, shape in whole.items() if name not in own}
-
-
 def _tower_name(name: str) -> str | None:
     """Return our name of a tensor of a CLIP folder, None for its text half and its projections."""
     for begins in ("vision_model.", ""):
         rest = name.removeprefix(begins)
         if name.startswith(begins) and rest.startswith(("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")):
-            return None if rest.endswith(".position_ids") else _ENCODER + rest
+            return None if rest.endswith(".position_ids") else ENCODER + rest
     if name.startswith(("text_model.", "visual_projection.", "text_projection.", "logit_scale")):
         return None
     raise ModelError(f"{name} is no tensor of a CLIP tower")
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # missing and damaged files raise many kinds
-        raise ModelError(f"{folder} holds no tokenizer that can be read; give its folder with --tokenizer") from error
-    return found
-
-
-def _processor(
-    config: LlavaMiniConfig, words: PreTrainedTokenizerBase, template: str, pictures: Path | None
-) -> LlavaMiniProcessor:
-    """Join tokenizer and template with the tower's own preparation of pictures, or CLIP's."""
-    side = config.vision.image_size
-    image_processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    if pictures is not None and (pictures / "preprocessor_config.json").is_file():
-        try:
-            image_processor = CLIPImageProcessorPil.from_pretrained(str(pictures), local_files_only=True)
-        except Exception as error:  # damaged files raise many kinds
-            raise ModelError(f"{pictures / 'preprocessor_config.json'} cannot be read: {error}") from error
-        if side_px(image_processor) != side:
-            raise ModelError(
-                f"{pictures / 'preprocessor_config.json'} prepares pictures of {side_px(image_processor)} px; "
-                f"the tower reads {side}"
-            )
-    if words.pad_token_id is None:
-        words.pad_token = words.eos_token
-    if words.model_max_length > _HUGE:
-        words.model_max_length = config.text.max_position_embeddings
-    try:
-        return LlavaMiniProcessor.from_config(config, image_processor, words, template)
-    except LlavaMiniError:
-        raise
-    except Exception as error:
-        raise ModelError(f"the tokenizer cannot take {IMAGE_TOKEN}: {' '.join(str(error).split())}") from error

@@ -20,6 +20,7 @@ from llava_mini.errors import InputError
 from llava_mini.inputs.chat import IMAGE_TOKEN, MEDIA_KEYS, VIDEO_TOKEN, ChatTokens, Messages, tokenize_chat
 from llava_mini.inputs.media import FrameSampling, Picture, Source, Video, load_media, open_picture
 from llava_mini.inputs.memory import release_freed
+from llava_mini.inputs.placeholders import in_order, in_rows
 from llava_mini.inputs.tiling import tiles
 
 Media = Picture | Video
@@ -121,10 +122,10 @@ class LlavaMiniProcessor(ProcessorMixin):
         for prompt in texts:
             ids = self.tokenizer(prompt, add_special_tokens=kwargs.get("add_special_tokens", True))["input_ids"]
             chats.append(ChatTokens(ids, [False] * len(ids)))
-        pictures = [[_picture(item) for item in row] for row in _rows(images, chats, self.image_token_id)]
-        clips = [[self._video(item) for item in row] for row in _rows(videos, chats, self.video_token_id, clips=True)]
+        pictures = [[_picture(item) for item in row] for row in in_rows(images, chats, self.image_token_id)]
+        clips = [[self._video(item) for item in row] for row in in_rows(videos, chats, self.video_token_id, clips=True)]
         media = [
-            _in_order(chat.ids, self.image_token_id, self.video_token_id, row_images, row_videos)
+            in_order(chat.ids, self.image_token_id, self.video_token_id, row_images, row_videos)
             for chat, row_images, row_videos in zip(chats, pictures, clips, strict=True)
         ]
         return self._batch(chats, media)
@@ -266,36 +267,3 @@ def _source(given: Any) -> Source:
     if not isinstance(given, str | Path | bytes | Image.Image):
         raise InputError(f"a file, bytes, a Pillow picture or an array must be given, not a {type(given).__name__}")
     return given
-
-
-def _rows(given: Any, chats: list[ChatTokens], token_id: int, *, clips: bool = False) -> list[list[Any]]:
-    """Return one list of media a text, from nested lists or one flat list; `clips` may be lists of frames."""
-    wanted = [chat.ids.count(token_id) for chat in chats]
-    if given is None:
-        given = []
-    if not isinstance(given, list | tuple):
-        given = [given]
-    if len(given) == len(chats) and all(isinstance(row, list | tuple) for row in given):
-        flat = clips and sum(wanted) == len(given) and _is_clip(given, wanted)
-        if not flat:
-            return [list(row) for row in given]
-    if sum(wanted) != len(given):
-        raise InputError(f"the texts have {sum(wanted)} places for media, but {len(given)} were given")
-    upcoming = iter(given)
-    return [[next(upcoming) for _ in range(count)] for count in wanted]
-
-
-def _is_clip(given: Sequence[Any], wanted: list[int]) -> bool:
-    """Tell whether lists stand for videos given as frames rather than for rows."""
-    return any(len(row) != count for row, count in zip(given, wanted, strict=True))
-
-
-def _in_order(ids: list[int], image_id: int, video_id: int, images: list[Any], videos: list[Any]) -> list[Media]:
-    """Interleave pictures and videos as their placeholders stand."""
-    if ids.count(image_id) != len(images) or ids.count(video_id) != len(videos):
-        raise InputError(
-            f"the text has {ids.count(image_id)} × <image> and {ids.count(video_id)} × <video>, "
-            f"but {len(images)} pictures and {len(videos)} videos were given"
-        )
-    pictures, clips = iter(images), iter(videos)
-    return [next(pictures) if token == image_id else next(clips) for token in ids if token in (image_id, video_id)]

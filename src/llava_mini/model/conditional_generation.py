@@ -13,7 +13,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
-from llava_mini.model.llava_mini import LlavaMiniModel, LlavaMiniPreTrainedModel
+from llava_mini.model.llava_mini import LlavaMiniModel
+from llava_mini.model.pretrained import LlavaMiniPreTrainedModel
 from llava_mini.model.vision_prefix import VisionPrefix
 
 
