@@ -2,6 +2,7 @@
 
 | row | may import |
 |---|---|
+| `__main__` | cli |
 | cli | all below |
 | training, evaluation, analysis, profiling, serving | rows below, never each other |
 | assistant, engines | rows below |
@@ -24,6 +25,7 @@ import llava_mini
 
 ROOT = Path(llava_mini.__file__).parent
 ROWS = (
+    {"__main__"},
     {"cli"},
     {"training", "evaluation", "analysis", "profiling", "serving"},
     {"assistant", "engines"},

@@ -26,3 +26,7 @@ class ModelError(LlavaMiniError):
 
 class DataError(LlavaMiniError):
     """Training or evaluation data that is missing or malformed."""
+
+
+class TrainingError(LlavaMiniError):
+    """A training that had to stop: a checkpoint that could not be written, a signal, a missing package."""

@@ -11,31 +11,33 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import EMBEDDED, tiny_model, tiny_processor
-from transformers import TrainerCallback
 
 from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.errors import ConfigError, DataError
-from llava_mini.training import trainer
+from llava_mini.training import run
 from llava_mini.training.alignment import ACROSS, WordTable
-from llava_mini.training.batches import SceneCollator
 from llava_mini.training.recipes import RECIPES, find_recipe
-from llava_mini.training.stages import PARTS, Recipe, Stage, learn_only, part_of
+from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
+from llava_mini.training.workshop import Drawn, Workshop
 
 _WORDS = ("cat", "star", "red", "blue", *ACROSS, "top", "bottom")
-_ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, 3, 2, imagined=0.5)
-_STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, 2, 2, questions_per_picture=1)
-_SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, 2, 2, helper_weight=1.0)
+_ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
+_STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, Scenes(2, questions_per_picture=1), 2)
+_SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, Scenes(2), 2, helper_weight=1.0)
 _STAGE2 = Stage(
     "two",
     "answers",
     {"pre_fusion": 1e-2, "compression": 1e-2, "projector": 1e-2, "lora": 1e-2},
+    Scenes(2, imagined=0.3),
     4,
-    2,
     helper_weight=0.3,
-    imagined=0.3,
     lora_rank=2,
 )
+
+
+def recipe_of(*stages: Stage, lookup: bool = True, save_every: int = 200) -> Recipe:
+    return Recipe("test", "a test", Embedded(lookup=lookup), stages, save_every=save_every)
 
 
 def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
@@ -59,19 +61,20 @@ def made_videos(folder: Path) -> PreparedScenes:
     return PreparedScenes(folder)
 
 
-def workshop(tmp_path: Path) -> trainer.Workshop:
+def workshop(tmp_path: Path) -> Workshop:
     model = tiny_model(**EMBEDDED)
     table = WordTable(_WORDS, torch.nn.functional.normalize(torch.randn(len(_WORDS), 32), dim=-1))
     scenes = tmp_path / "scenes"
     data = PreparedScenes(scenes) if scenes.exists() else made_scenes(scenes)
-    return trainer.Workshop(model, tiny_processor(model.config), data, table, ["cat", "star", "cat", "red", "blue"])
+    drawn = Drawn(data, table, ["cat", "star", "cat", "red", "blue"])
+    return Workshop(model, tiny_processor(model.config), drawn=drawn)
 
 
 @pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
 def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
     shop = workshop(tmp_path)
     before = {name: value.clone() for name, value in shop.model.state_dict().items()}
-    trainer.run(Recipe("test", (stage,), scenes=8, lookup=False), shop, tmp_path / "run")
+    run.run(recipe_of(stage, lookup=False), shop, tmp_path / "run")
     moved = {
         part_of(name)
         for name, value in shop.model.named_parameters()
@@ -86,35 +89,15 @@ def test_the_tower_the_embeddings_and_the_classifier_never_move(tmp_path: Path) 
     shop = workshop(tmp_path)
     frozen = ("vision_tower", "embed_tokens", "lm_head", "classifier")
     before = {name: v.clone() for name, v in shop.model.state_dict().items() if any(part in name for part in frozen)}
-    trainer.run(Recipe("test", (_ALIGN, _STAGE2), scenes=8), shop, tmp_path / "run")
+    run.run(recipe_of(_ALIGN, _STAGE2), shop, tmp_path / "run")
     after = shop.model.state_dict()
     assert before
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe("test", (_STAGE2,), scenes=8)
-    whole = load_file(trainer.run(recipe, workshop(tmp_path), tmp_path / "whole", save_steps=2))
-
-    class StopAfterTwo(TrainerCallback):
-        def on_save(self, args: object, state: object, control: object, **_: object) -> None:
-            raise KeyboardInterrupt
-
-    lines = trainer.JsonLines
-    monkeypatch.setattr(
-        trainer, "JsonLines", lambda path: type("Both", (lines,), {"on_save": StopAfterTwo.on_save})(path)
-    )
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run(recipe, workshop(tmp_path), tmp_path / "parts", save_steps=2)
-    monkeypatch.setattr(trainer, "JsonLines", lines)
-    parts = load_file(trainer.run(recipe, workshop(tmp_path), tmp_path / "parts", save_steps=2))
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-
-
 def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    adapter = load_file(trainer.run(Recipe("test", (_STAGE2,), scenes=8), shop, tmp_path / "run"))
+    adapter = load_file(run.run(recipe_of(_STAGE2), shop, tmp_path / "run"))
     fresh = workshop(tmp_path).model
     load_adapter(fresh, adapter)
     ids = torch.tensor([[10, 11, 12, 13]])
@@ -123,7 +106,7 @@ def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) ->
 
 
 def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:
-    trainer.run(Recipe("test", (_SHALLOW,), scenes=8), workshop(tmp_path), tmp_path / "run")
+    run.run(recipe_of(_SHALLOW), workshop(tmp_path), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "shallow" / "loss.jsonl").read_text().splitlines()]
     assert math.isfinite(lines[-1]["train_loss"])
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["stages"][0]["name"] == "shallow"
@@ -132,14 +115,15 @@ def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: P
 def test_every_recipe_trains_parts_that_exist_and_the_papers_two_stages_in_order() -> None:
     for name in RECIPES:
         objectives = [stage.objective for stage in find_recipe(name).stages]
-        assert objectives.index("all_tokens") < objectives.index("answers")
+        tuned = isinstance(find_recipe(name).start, Pretrained)
+        assert tuned or objectives.index("all_tokens") < objectives.index("answers")
         assert all(part in PARTS for stage in find_recipe(name).stages for part in stage.learning_rates)
 
 
 def test_stage_1_trains_the_projector_alone() -> None:
     for name in RECIPES:
-        stage = next(stage for stage in find_recipe(name).stages if stage.objective == "all_tokens")
-        assert set(stage.learning_rates) == {"projector"}
+        first = [stage for stage in find_recipe(name).stages if stage.objective == "all_tokens"]
+        assert all(set(stage.learning_rates) == {"projector"} for stage in first)
 
 
 def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:
@@ -153,11 +137,11 @@ def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> N
 
 def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    trainer.run(Recipe("test", (_STAGE2,), scenes=8), shop, tmp_path / "one")
+    run.run(recipe_of(_STAGE2), shop, tmp_path / "one")
     learned = load_file(tmp_path / "one" / "two" / "trained.safetensors")
     still = replace(_STAGE2, name="again", learning_rates={"lora": 0.0})
     both = workshop(tmp_path)
-    trainer.run(Recipe("test", (_STAGE2, still), scenes=8), both, tmp_path / "both")
+    run.run(recipe_of(_STAGE2, still), both, tmp_path / "both")
     after = load_file(tmp_path / "both" / "again" / "trained.safetensors")
     names = [name for name in learned if "lora_B" in name]
     assert names
@@ -167,8 +151,8 @@ def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) ->
 
 def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lora_rank is 3, but an earlier stage has 2"):
-        trainer.run(
-            Recipe("test", (_STAGE2, replace(_STAGE2, name="again", lora_rank=3)), scenes=8),
+        run.run(
+            recipe_of(_STAGE2, replace(_STAGE2, name="again", lora_rank=3)),
             workshop(tmp_path),
             tmp_path / "run",
         )
@@ -177,38 +161,46 @@ def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
 def test_pictures_and_videos_are_learned_from_in_one_step(tmp_path: Path) -> None:
     videos = made_videos(tmp_path / "videos")
     assert [len(videos[i].features) for i in range(4)] == [2, 3, 2, 3]
-    shop = replace(workshop(tmp_path), videos=videos)
-    stage = replace(_STAGE2, videos_per_step=2, imagined=0.0)
-    batch = trainer._collator(stage, shop, 0)([shop.scenes[0], shop.scenes[1]])
-    assert batch["vision_features"].shape == (4, int(batch["frames"].max()), 1, 16, 48)
+    shop, scenes = with_videos(tmp_path, videos)
+    stage = replace(_STAGE2, data=Scenes(2, videos=2))
+    batch = run._collator(stage, shop, 0).join([scenes[0], scenes[1]])
+    assert batch["vision_features"].shape == (int(batch["frames"].sum()), 1, 16, 48)
     assert batch["frames"].tolist()[:2] == [1, 1]
     is_image = batch["input_ids"] == shop.model.config.image_token_id
     assert is_image.sum(dim=1).tolist() == batch["frames"][batch["picture"]].tolist()
-    trainer.run(Recipe("test", (stage,), scenes=8, videos=4), shop, tmp_path / "run")
+    run.run(
+        recipe_of(
+            stage,
+        ),
+        shop,
+        tmp_path / "run",
+    )
     logged = [json.loads(line) for line in (tmp_path / "run/two/loss.jsonl").read_text().splitlines()]
     assert math.isfinite(logged[-1]["train_loss"])
 
 
 def test_a_video_in_a_batch_learns_as_it_does_alone(tmp_path: Path) -> None:
     videos = made_videos(tmp_path / "videos")
-    shop = replace(workshop(tmp_path), videos=videos)
-    objective = trainer._objective(_STAGE2, shop).eval()
-    collator = trainer._collator(replace(_STAGE2, imagined=0.0), shop, 0)
-    batch = replace_stage(collator, videos_per_step=3)([shop.scenes[0]])
+    shop, scenes = with_videos(tmp_path, videos)
+    objective = run._objective(_STAGE2, shop).eval()
+    batch = run._collator(replace(_STAGE2, data=Scenes(1, videos=3)), shop, 0).join([scenes[0]])
+    starts = batch["frames"].cumsum(dim=0) - batch["frames"]
     losses = []
     for row, picture in enumerate(batch["picture"].tolist()):
         frames = batch["frames"][picture : picture + 1]
         present = int(batch["attention_mask"][row].sum())
         one = {name: batch[name][row : row + 1, :present] for name in ("input_ids", "attention_mask", "labels")}
-        features = batch["vision_features"][picture : picture + 1, : int(frames)]
+        features = batch["vision_features"][starts[picture] : starts[picture] + int(frames)]
         out = objective(vision_features=features, frames=frames, picture=torch.tensor([0]), **one)
         losses.append(float(out["answer_loss"]) * int((one["labels"] != -100).sum()))
     together = float(objective(**batch)["answer_loss"]) * int((batch["labels"] != -100).sum())
     assert together == pytest.approx(sum(losses), rel=1e-4)
 
 
-def replace_stage(collator: SceneCollator, **changes: int) -> SceneCollator:
-    return replace(collator, stage=replace(collator.stage, **changes))
+def with_videos(tmp_path: Path, videos: PreparedScenes) -> tuple[Workshop, PreparedScenes]:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    return replace(shop, drawn=replace(shop.drawn, videos=videos)), shop.drawn.scenes
 
 
 @pytest.mark.parametrize("objective", ["all_tokens", "shallow", "answers"])
@@ -217,9 +209,9 @@ def test_pictures_in_tiles_are_learned_from(tmp_path: Path, objective: Any) -> N
     made_scenes(tmp_path / "scenes", parts=5)
     shop = replace(workshop(tmp_path), model=model, processor=tiny_processor(model.config))
     rates = {"projector": 1e-3} if objective == "all_tokens" else {"pre_fusion": 1e-3, "helper": 1e-3}
-    stage = Stage("hd", objective, rates, 2, 2, helper_weight=1.0)
-    align = Stage("align", "alignment", {"projector": 1e-2}, 1, 2)
-    trainer.run(Recipe("test", (align, stage), scenes=8), shop, tmp_path / "run")
+    stage = Stage("hd", objective, rates, Scenes(2), 2, helper_weight=1.0)
+    align = Stage("align", "alignment", {"projector": 1e-2}, Scenes(2), 1)
+    run.run(recipe_of(align, stage), shop, tmp_path / "run")
     assert (tmp_path / "run/adapter.safetensors").is_file()
     with pytest.raises(ConfigError, match="imagines classes, but pictures are in tiles"):
-        trainer.run(Recipe("test", (replace(stage, name="other", imagined=0.5),), 8), shop, tmp_path / "other")
+        run.run(recipe_of(replace(stage, name="other", data=Scenes(2, imagined=0.5))), shop, tmp_path / "other")

@@ -128,9 +128,9 @@ def _from_official(
         if vision_tower is None:
             name = fields.get("mm_vision_tower")
             raise ModelError(f"{source} holds no vision tower; give the folder of {name} with --vision-tower")
-        sources.append((tensor_files(vision_tower, allow_pickle=allow_pickle), _tower_name))
+        sources.append((tensor_files(vision_tower, allow_pickle=allow_pickle), tower_name))
         tower = str(vision_tower)
-    return _write(scratch, sources, config, processor, dtype, "released LLaVA-Mini", tower, shard_bytes)
+    return write_model(scratch, sources, config, processor, dtype, "released LLaVA-Mini", tower, shard_bytes)
 
 
 def _from_llava(
@@ -147,12 +147,12 @@ def _from_llava(
     words = load_tokenizer(tokenizer or source)
     processor = join_processor(config, words, read_template("vicuna-v1.1"), vision_tower or source)
     files = tensor_files(source, allow_pickle=allow_pickle)
-    return _write(
+    return write_model(
         scratch, [(files, llava.our_name)], config, processor, dtype, "LLaVA-1.5", "in the checkpoint", shard_bytes
     )
 
 
-def _write(
+def write_model(
     scratch: Path,
     sources: list[tuple[list[Path], Callable[[str], str | None]]],
     config: LlavaMiniConfig,
@@ -252,7 +252,7 @@ def _unused_tensors(file: Path, wanted: Shapes, vision_tower: Path | None) -> It
     if file.is_file():
         pairs = read_tensors([file])
     elif vision_tower is not None:
-        pairs = ((_tower_name(name) or "", tensor) for name, tensor in read_tensors(tensor_files(vision_tower)))
+        pairs = ((tower_name(name) or "", tensor) for name, tensor in read_tensors(tensor_files(vision_tower)))
     elif wanted:
         raise ModelError(
             f"{file.parent} holds the tower only up to the layer that is used; give the folder of the whole tower "
@@ -270,7 +270,7 @@ def _unused_tensors(file: Path, wanted: Shapes, vision_tower: Path | None) -> It
     return iter(kept)
 
 
-def _tower_name(name: str) -> str | None:
+def tower_name(name: str) -> str | None:
     """Return our name of a tensor of a CLIP folder, None for its text half and its projections."""
     for begins in ("vision_model.", ""):
         rest = name.removeprefix(begins)

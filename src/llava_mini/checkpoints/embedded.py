@@ -63,12 +63,13 @@ def is_assembled() -> bool:
 
 
 def assemble(
-    adapter: Path | None = None, *, copy_layers: bool = True, **changes: Any
+    adapter: Path | None = None, *, copy_layers: bool = True, seed: int = 0, **changes: Any
 ) -> tuple[LlavaMiniForConditionalGeneration, LlavaMiniProcessor]:
     """Join the parts, with our trained adapter or, without one, as training starts.
 
     Args:
         copy_layers: start pre-fusion from the language model's first layers; False: from random weights.
+        seed: of what starts at random.
         changes: fields of `LlavaMiniConfig` that differ from the embedded model's, for baselines.
     """
     if adapter is not None and not adapter.is_file():
@@ -77,7 +78,7 @@ def assemble(
     config = embedded_config(llm.config, **changes)
     processor = LlavaMiniProcessor.from_config(config, _image_processor(config), tokenizer, read_template("chatml"))
     config.image_token_id = processor.image_token_id
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = LlavaMiniForConditionalGeneration(config).float()
     model.model.language_model.load_state_dict(llm.model.state_dict())
     model.tie_weights()

@@ -93,6 +93,11 @@ def our_config(released: dict[str, Any], vision: dict[str, Any] | None, *, image
     )
 
 
+def known_tower() -> PreTrainedConfig:
+    """Return the configuration of CLIP ViT-L/14 at 336 px, the tower that the released model names."""
+    return AutoConfig.for_model("clip_vision_model", **_CLIP_VIT_L_336)
+
+
 def is_known_tower(vision: PreTrainedConfig) -> bool:
     """Tell whether a tower is the one that the released model names."""
     return all(getattr(vision, field, None) == value for field, value in _CLIP_VIT_L_336.items())

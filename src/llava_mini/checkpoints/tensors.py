@@ -14,7 +14,7 @@ from llava_mini.errors import ModelError
 
 _PRECISIONS = ("F64", "F32", "F16", "BF16")
 _COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # buffers of older files
-_INTEGERS = (".position_ids",)  # counted, not learned; older files hold them
+_INTEGERS = (".position_ids", ".num_batches_tracked")  # counted, not learned
 Shapes = dict[str, tuple[int, ...]]
 
 

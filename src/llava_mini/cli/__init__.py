@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llava_mini.cli import ask, chat, convert, data, demo, evaluate, profile, train
+from llava_mini.cli import ask, chat, convert, data, demo, evaluate, merge, profile, train
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)
+app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")

@@ -82,3 +82,33 @@ def _tower(sources: Path, tiles: int) -> "Encode":
         return model.model.get_vision_features(pixels[None])[0]
 
     return encode
+
+
+@app.command("check")
+def check_files(
+    files: Annotated[list[Path], typer.Argument(help="Files of examples.", show_default=False)],
+    media: Annotated[Path | None, typer.Option(help="Folder of their pictures; default: the file's own.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of the model to train; default: the embedded one.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Where training will cut a sample.")] = 2048,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Prepare every example as training would: counts, lengths, supervised share, and what is bad; 1 if anything is.
+
+    Example: llava-mini data check my/data.json --media my/pictures
+    """
+    import dataclasses
+    from json import dumps
+
+    import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
+    from llava_mini.checkpoints.embedded import embedded_folder
+    from llava_mini.data.check import check
+    from llava_mini.data.collator import ExampleCollator
+    from llava_mini.data.readers import DataFile, Examples
+    from llava_mini.inputs.processor import LlavaMiniProcessor
+
+    readers = [Examples(DataFile(str(path), media=str(media or ""))) for path in files]
+    processor = LlavaMiniProcessor.from_pretrained(model or embedded_folder())
+    report = check(readers, ExampleCollator(processor, processor.tokens_per_frame, max_tokens=10**9), max_tokens)
+    print(dumps(dataclasses.asdict(report)) if json else report)
+    if report.bad:
+        raise typer.Exit(1)

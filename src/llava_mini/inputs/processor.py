@@ -75,6 +75,11 @@ class LlavaMiniProcessor(ProcessorMixin):
         )
 
     @property
+    def parts_per_frame(self) -> int:
+        """P: the whole picture, and its tiles if it is cut."""
+        return 1 if self.tiles == 1 else self.tiles**2 + 1
+
+    @property
     def sampling(self) -> FrameSampling:
         """Which frames of a video are looked at, unless somebody says otherwise."""
         return FrameSampling(self.fps, self.max_frames)
@@ -162,6 +167,20 @@ class LlavaMiniProcessor(ProcessorMixin):
             ]
         )
 
+    def prepare_conversation(
+        self, messages: Messages, *, template: str | None = None, tokens_per_frame: int | None = None
+    ) -> tuple[ChatTokens, Tensor | None]:
+        """Tokenize one conversation and prepare the frames of its media: `(F, P, 3, H, W)`, None without media.
+
+        Args:
+            template: a chat template in place of the processor's own.
+            tokens_per_frame: how often a placeholder stands for each frame; the processor's own number if left out.
+        """
+        media = self._media_of(messages)
+        chat = tokenize_chat(self.tokenizer, messages, template or str(self.chat_template))
+        frames = [frame for item in media for frame in frames_of(item)]
+        return self._expand(chat, media, tokens_per_frame), self.prepare_frames(frames) if frames else None
+
     def _media_of(self, messages: Messages) -> list[Media]:
         """Load the pictures and videos of a conversation, in the order in which they stand."""
         media: list[Media] = []
@@ -217,8 +236,9 @@ class LlavaMiniProcessor(ProcessorMixin):
             data["assistant_masks"] = torch.tensor([padded(row.answers, 0) for row in rows])
         return BatchFeature(data)
 
-    def _expand(self, chat: ChatTokens, media: list[Media]) -> ChatTokens:
+    def _expand(self, chat: ChatTokens, media: list[Media], tokens_per_frame: int | None = None) -> ChatTokens:
         """Repeat each placeholder as often as its medium has vision tokens."""
+        each = tokens_per_frame or self.tokens_per_frame
         placeholders = sum(token in (self.image_token_id, self.video_token_id) for token in chat.ids)
         if placeholders != len(media):
             raise InputError(f"the text has {placeholders} places for pictures and videos, but {len(media)} were given")
@@ -228,7 +248,7 @@ class LlavaMiniProcessor(ProcessorMixin):
         for token, answer in zip(chat.ids, chat.answers, strict=True):
             repeats = 1
             if token in (self.image_token_id, self.video_token_id):
-                repeats = count_frames(next(upcoming)) * self.tokens_per_frame
+                repeats = count_frames(next(upcoming)) * each
                 token = self.image_token_id
             ids += [token] * repeats
             answers += [answer] * repeats

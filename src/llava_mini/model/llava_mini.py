@@ -109,6 +109,20 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             inside = (ends.clamp(max=start + size) - (ends - frames).clamp(min=start)).clamp(min=0)
             yield self._encode(features.to(self.dtype), inside)
 
+    def encode_features(self, features: Tensor, frames: Tensor, *, compress: bool = True) -> VisionPrefix:
+        """Encode the features of all frames at once, as training does: row after row, without padding.
+
+        Args:
+            features: `(R, P, N², d_v)`, what the tower gave.
+            frames: `(B,)`, how many of the R frames each row shows.
+            compress: False: all projected patches are vision tokens and nothing is fused, as in stage 1 (section 4.3).
+        """
+        features = features.to(self.dtype)
+        if compress:
+            return self._encode(features, frames)
+        tokens = self._project(features).flatten(1, 2)
+        return VisionPrefix(tokens, [], tokens.new_zeros(len(tokens), tokens.shape[1], 0), frames)
+
     def _frames_given(self, pixel_values: Tensor | None, vision_features: Tensor | None) -> Tensor:
         """Return the one that is given, `(B, F, P, …)`, after a look at its shape."""
         given, name, shape = pixel_values, "pixel_values", "(B, F, P, 3, H, W)"
@@ -169,7 +183,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             if len(chunk.frames) != len(words):
                 raise InputError(f"{len(chunk.frames)} rows of pictures were given for {len(words)} texts")
             if self.pre_fusion is not None and chunk.states and packed.words.shape[1]:
-                owner = torch.arange(len(words), device=words.device).repeat_interleave(chunk.frames)
+                rows = torch.arange(len(words), device=words.device)
+                owner = rows.repeat_interleave(chunk.frames, output_size=len(chunk.tokens))
                 fused = self.pre_fusion.fuse(packed.words[owner], packed.mask[owner], chunk.states)
                 total = total.index_add(0, owner, fused.float())
             frames = frames + chunk.frames.to(frames.device)

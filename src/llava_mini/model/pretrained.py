@@ -42,9 +42,10 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
             init.constant_(module.weight, self.config.text.initializer_range)
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
-        """Leave pre-fusion out: a checkpointed layer keeps no keys and values, and words would not see the picture."""
+        """Let pre-fusion checkpoint itself: transformers' way drops its keys and values."""
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         for fusion in (module for module in self.modules() if isinstance(module, ModalityPreFusion)):
+            fusion.checkpoint_activations = enable
             layers: list[Any] = [module for module in fusion.modules() if hasattr(module, "gradient_checkpointing")]
             for layer in layers:
                 layer.gradient_checkpointing = False

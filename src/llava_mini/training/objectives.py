@@ -1,7 +1,7 @@
 """The losses of stage 1 and stage 2, and of the warm-up in which pre-fusion learns alone.
 
 Source: LLaVA-Mini, section 4.3; the helper loss is ours.
-M pictures and videos · B questions · L text · N² patches · d_v vision width · d width.
+M pictures and videos · R frames of all · S samples · L text · P parts · N² patches · d_v vision width · d width.
 """
 
 from typing import Literal
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llava_mini.errors import InputError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import RMSNorm
-from llava_mini.model.splice import place
+from llava_mini.model.splice import check_frames, count_frames, place
 from llava_mini.model.vision_prefix import VisionPrefix
 
 
@@ -24,64 +25,127 @@ class Answers(nn.Module):
     causal mask they change no fused word of the question, and the language model gets their raw embeddings.
     """
 
+    accepts_loss_kwargs = True  # the trainer counts the supervised tokens of a whole step and passes their number
+
     def __init__(
         self,
         model: LlavaMiniForConditionalGeneration,
         *,
         through: Literal["all_tokens", "shallow", "answers"],
-        helper_weight: float,
+        helper_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model.model
         self.lm_head = model.lm_head
         self.through = through
         self.helper_weight = helper_weight
-        self.helper = RMSNorm(model.config.text.hidden_size)
+        self.helper = RMSNorm(model.config.text.hidden_size) if helper_weight else None
+
+    def activation_checkpointing_enable(self, **how: object) -> None:
+        """Checkpoint the activations of the language model and of pre-fusion."""
+        self.model.activation_checkpointing_enable(**how)
 
     def forward(
         self,
-        vision_features: Tensor,
-        frames: Tensor,
-        picture: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
+        frames: Tensor,
+        pixel_values: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        picture: Tensor | None = None,
+        packed: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss of a batch of single-turn questions, padded on the right.
+        """Return the loss of a batch of samples, padded on the right.
 
         Args:
-            vision_features: `(M, F, P, N², d_v)`; videos have several frames.
-            frames: `(M,)`, how many of them are real.
-            picture: `(B,)`, which picture a question is about.
-            labels: `(B, L)`, −100 for all but the answer.
+            input_ids: `(S, L)`.
+            labels: `(S, L)`, −100 for all but answers.
+            frames: `(M,)`, how many frames each picture or video has; M = S unless `picture` says otherwise.
+            pixel_values: `(R, P, 3, H, W)`.
+            vision_features: `(R, P, N², d_v)`, in place of pixels.
+            picture: `(S,)`, which of the M a sample is about, where several are about one.
+            packed: `(B, L')`, which of the S · L places stands where in the rows of the language model, −1 for padding;
+                a sample sees itself alone, in pre-fusion because it has its own row there.
+            num_items_in_batch: supervised tokens to divide by: those of all devices and accumulated batches.
         """
         present = attention_mask.bool()
         is_image = input_ids == self.model.config.image_token_id
-        targets = labels[:, 1:]
-        if self.through == "all_tokens":
-            tokens = self.model._project(vision_features.flatten(0, 1)).flatten(1, 2)
-            prefix = VisionPrefix(tokens, [], tokens.new_zeros(len(tokens), 1, 0), frames).select(picture)
-            words = self.model.embed(input_ids, prefix, attention_mask=attention_mask)
-            loss = self._language_model_loss(words, attention_mask, targets)
-            return {"loss": loss, "answer_loss": loss.detach()}
-        prefix = self.model.encode_images(vision_features=vision_features, frames=frames).select(picture)
-        words = self.model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
-        fused = self.model.fuse(words, present & ~is_image, [prefix]).words
-        helper_loss = _next_token_loss(self.lm_head, self.helper((fused - words.detach())[:, :-1]), targets)
-        if self.through == "shallow":
-            return {"loss": helper_loss, "answer_loss": helper_loss.detach()}
+        targets = F.pad(labels[:, 1:], (0, 1), value=-100)
+        words: Tensor = self.model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
+        helper_loss = None
+        texts_alone = False
+        if pixel_values is not None and not len(pixel_values):
+            texts_alone = True
+            # Every process must run the same modules, or those that wait for its gradients wait for ever: look at one
+            # blank frame, and count it with weight 0.
+            pixel_values, frames = pixel_values.new_zeros(1, *pixel_values.shape[1:]), _first_alone(frames)
+        prefix = self._encode(pixel_values, vision_features, frames, picture)
         instruction = present & ~is_image & (labels == -100)
-        mixed = torch.where(instruction[..., None], fused, words.detach())
-        embeds = place(mixed, is_image, prefix.tokens)
-        loss = self._language_model_loss(embeds, attention_mask, targets)
-        return {"loss": loss + self.helper_weight * helper_loss, "answer_loss": loss.detach()}
+        fused = self.model.fuse(words, instruction if self.helper is None else present & ~is_image, [prefix]).words
+        if texts_alone:
+            fused = words + 0.0 * (fused.sum() + prefix.tokens.sum())
+            _check(is_image, torch.zeros_like(frames), prefix.tokens.shape[1])
+        else:
+            _check(is_image, prefix.frames, prefix.tokens.shape[1])
+        if self.helper is not None:
+            added = self.helper(fused - words.detach())
+            helper_loss = self._loss(added, targets, num_items_in_batch)
+            fused = torch.where(instruction[..., None], fused, words.detach())
+        embeds = fused if texts_alone else place(fused, is_image, prefix.tokens)
+        if self.through == "shallow":
+            assert helper_loss is not None
+            return {"loss": helper_loss, "answer_loss": helper_loss.detach()}
+        loss = self._loss(*self._read(embeds, attention_mask, targets, packed), num_items_in_batch)
+        total = loss if helper_loss is None else loss + self.helper_weight * helper_loss
+        return {"loss": total, "answer_loss": loss.detach()}
 
-    def _language_model_loss(self, embeds: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
-        out = self.model.language_model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
-        return _next_token_loss(self.lm_head, out.last_hidden_state[:, :-1], targets)
+    def _encode(
+        self, pixels: Tensor | None, features: Tensor | None, frames: Tensor, picture: Tensor | None
+    ) -> VisionPrefix:
+        if features is None:
+            if pixels is None:
+                raise InputError("the objective got neither pixel_values nor vision_features; give one of them")
+            features = self.model.get_vision_features(pixels[None])[0]
+        prefix = self.model.encode_features(features, frames, compress=self.through != "all_tokens")
+        return prefix if picture is None else prefix.select(picture)
+
+    def _read(
+        self, embeds: Tensor, attention_mask: Tensor, targets: Tensor, packed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the language model; return its hidden states and their targets, row by row."""
+        if packed is None:
+            mask = attention_mask
+            if embeds.device.type == "meta":  # where nobody can look whether a mask is needed
+                mask = torch.ones(len(embeds), 1, embeds.shape[1], embeds.shape[1], dtype=torch.bool, device="meta")
+            out = self.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+            return out.last_hidden_state, targets
+        real, where = packed >= 0, packed.clamp(min=0)
+        positions = where % embeds.shape[1]  # they begin anew with each sample, and that is what keeps samples apart
+        rows = embeds.flatten(0, 1)[where]
+        out = self.model.language_model(inputs_embeds=rows, position_ids=positions * real, use_cache=False)
+        return out.last_hidden_state, targets.flatten()[where].masked_fill(~real, -100)
+
+    def _loss(self, hidden: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
+        """Return the cross-entropy of the supervised tokens; the head runs for them alone."""
+        if hidden.device.type != "meta":  # where sizes must not hang on values
+            supervised = targets != -100
+            hidden, targets = hidden[supervised], targets[supervised]
+        scores = self.lm_head(hidden).flatten(0, -2).float()
+        if items is None:
+            return F.cross_entropy(scores, targets.flatten())
+        return F.cross_entropy(scores, targets.flatten(), reduction="sum") / items
 
 
-def _next_token_loss(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Run the head only where a token is supervised."""
-    supervised = targets != -100
-    return F.cross_entropy(head(hidden[supervised]), targets[supervised])
+def _check(is_image: Tensor, frames: Tensor, tokens_per_frame: int) -> None:
+    """Check that every sample is given the frames that its text has places for: never another sample's picture."""
+    if is_image.device.type != "meta":
+        check_frames(count_frames(is_image, tokens_per_frame), frames.to(is_image.device))
+
+
+def _first_alone(frames: Tensor) -> Tensor:
+    """Return the counts of a batch in which the first sample has one frame and the others none."""
+    first = torch.zeros_like(frames)
+    first[0] = 1
+    return first

@@ -1,4 +1,4 @@
-"""What a stage is: an objective, the parts that learn and how fast, data, and length — all as data.
+"""What a recipe is: a start, stages in order, and for each the parts that learn and how fast, data, length — as data.
 
 Source: LLaVA-Mini, section 4.3 and Table 9, for stage 1 and stage 2; the warm-ups are ours.
 """
@@ -9,17 +9,62 @@ from typing import Literal
 
 from torch import nn
 
+from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 
 PARTS: dict[str, tuple[str, ...]] = {
     "projector": ("model.multi_modal_projector", "model.projector_norm", "sharpness"),
     "compression": ("model.compressor",),
     "pre_fusion": ("model.pre_fusion",),
-    "language_model": ("model.language_model", "lm_head"),
+    "language_model": ("model.language_model",),
+    "head": ("lm_head",),
     "lora": (),  # every tensor with "lora_" in its name
     "helper": ("helper",),
 }
-_NEVER = ("multi_modal_projector.classifier", "embed_tokens", "lm_head")  # frozen in every stage
+# The tower is frozen in the paper; word embeddings get no gradient in the released program either.
+_NEVER = ("multi_modal_projector.classifier", "embed_tokens", "vision_tower")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Learn from prepared scenes and made videos, whose questions are drawn anew in every step."""
+
+    pictures: int
+    """Scenes of a step; each brings its questions."""
+    videos: int = 0
+    """Made videos of a step, beside the pictures; not with the objectives "alignment" and "all_tokens"."""
+    questions_per_picture: int = 6
+    """Questions asked of one picture or video in a step, at most."""
+    imagined: float = 0.0
+    """Share of pictures into whose features an ImageNet class is planted."""
+    kinds: tuple[str, ...] = ()
+    """Question kinds that are asked; empty: all."""
+    held_out: int = 0
+    """So many of the last scenes are not learned from but measured, with their own pictures and with others'."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Learn from examples in files."""
+
+    batch_size: int = 256
+    """Samples of a step, over all devices and accumulated micro-batches; Table 9: 256."""
+    per_device: int = 4
+    """Samples that one device takes at a time; the rest of `batch_size` is accumulated."""
+    files: tuple[DataFile, ...] = ()
+    """Files of examples; `--data` takes their place."""
+    evaluation: tuple[DataFile, ...] = ()
+    """Files whose loss is measured beside the training, with their own pictures and with shuffled ones."""
+    template: str = ""
+    """A chat template of the project by name; empty: the model's own. "plain" is picture and answer, for captions."""
+    max_tokens: int = 2048
+    """Longest sample; what is longer is cut at its end, but never a picture."""
+    packing: bool = False
+    """Put several samples into a row of the language model, in place of padding."""
+    workers: int = 2
+    """Processes a device that open pictures beside the training; 0: none."""
+    epochs: float = 1.0
+    """How often the examples are seen; `steps` of the stage takes its place, and must for streams."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +78,38 @@ class Stage:
     "shallow": answers read off pre-fusion. "answers": answers from the whole model."""
     learning_rates: dict[str, float]
     """Learning rate of each part that learns; parts that are absent are frozen."""
-    steps: int
-    """Optimizer steps."""
-    pictures_per_step: int
-    """Pictures in a step; each brings its questions."""
-    videos_per_step: int = 0
-    """Made videos in a step, beside the pictures; not in the stages "alignment" and "all_tokens"."""
-    questions_per_picture: int = 6
-    """Questions asked of one picture or video in a step, at most."""
+    data: Scenes | Files
+    """What is learned from."""
+    steps: int = 0
+    """Optimizer steps; 0: as many as the epochs of the files give."""
     helper_weight: float = 0.0
     """Weight of the next-token loss on the fused text (ours; the paper has none)."""
-    imagined: float = 0.0
-    """Share of pictures into whose features an ImageNet class is planted."""
-    kinds: tuple[str, ...] = ()
-    """Question kinds that are asked; empty: all."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rates fall; Table 9: cosine."""
     warmup_ratio: float = 0.03
     """Share of steps in which the learning rate rises; Table 9."""
+    weight_decay: float = 0.0
+    """Of AdamW; the paper does not say."""
+    max_gradient_norm: float = 1.0
+    """Larger gradients are scaled down to this norm."""
     lora_rank: int = 0
-    """Rank of the LoRA on the language model's linear layers; 0: none."""
+    """Rank of the LoRA on the linear layers of `lora_on`, alpha twice the rank; 0: none."""
+    lora_on: tuple[Literal["language_model", "pre_fusion"], ...] = ("language_model",)
+    """Which layers get LoRA."""
+    checkpoint_activations: bool = False
+    """Compute activations again on the way back in place of keeping them; pre-fusion's too."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights, which is what the stage ends with; 0: none."""
+    evaluate_every: int = 0
+    """Steps between measurements of the held-out loss; 0: at the end only."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A whole training: the stages in order, and what they learn from."""
+class Embedded:
+    """Start from the embedded model's parts."""
 
-    name: str
-    stages: tuple[Stage, ...]
-    scenes: int
-    """Prepared training scenes it expects."""
-    videos: int = 0
-    """Prepared training videos it expects."""
-    seed: int = 0
+    trained: bool = False
+    """Whether our trained adapter is in."""
     copy_layers: bool = True
     """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""
     lookup: bool = True
@@ -72,18 +118,71 @@ class Recipe:
     """Fields of the model's configuration that differ from the embedded model's."""
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """Start from a trained LLaVA-Mini."""
+
+    model: str = "embedded"
+    """Folder of a model in our form, or "embedded"."""
+    four_bit: bool = False
+    """Load the frozen language model in 4 bits (QLoRA); needs bitsandbytes."""
+    geometry: Literal["", "vicuna-7b", "llama-3.1-8b"] = ""
+    """What `--plan` reckons with where no folder is given."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Start from a language model and a vision tower that have never met."""
+
+    geometry: Literal["vicuna-7b", "llama-3.1-8b"]
+    """Their sizes, for `--plan`."""
+    language_model: str
+    """Folder of the language model and its tokenizer."""
+    vision_tower: str = "openai/clip-vit-large-patch14-336"
+    """Folder of a CLIP or SigLIP tower."""
+    copy_layers: bool = True
+    """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""
+    template: str = "vicuna-v1.1"
+    """Chat template, by name."""
+    changes: dict[str, object] = field(default_factory=dict)
+    """Fields of `LlavaMiniConfig` that differ from the released form."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training."""
+
+    name: str
+    summary: str
+    """One line for `--list`."""
+    start: Embedded | Pretrained | Parts
+    """What is trained."""
+    stages: tuple[Stage, ...]
+    """In order; each goes on with what the one before has made."""
+    seed: int = 0
+    """Of weights, order and drawn questions."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the arithmetic; weights and optimiser stay in fp32 where they learn."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Who is told the losses beside `loss.jsonl`."""
+    parallel: Literal["", "ddp", "fsdp", "zero2", "zero3"] = ""
+    """How `--plan` reckons and what launch line it prints."""
+
+
 def learn_only(model: nn.Module, parts: Iterable[str]) -> None:
     """Freeze everything but the given parts.
 
     Raises:
-        ConfigError: for a part that does not exist.
+        ConfigError: for a part that does not exist, or that the model does not have.
     """
     wanted = list(parts)
     unknown = sorted(set(wanted) - set(PARTS))
     if unknown:
         raise ConfigError(f"no part is called {unknown[0]!r}; parts are {', '.join(PARTS)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name) in wanted)
+        parameter.requires_grad_(part_of(name) in wanted and parameter.is_floating_point())
 
 
 def part_of(name: str) -> str | None:

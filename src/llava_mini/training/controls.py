@@ -1,0 +1,75 @@
+"""Held-out batches with their own pictures and with others': a model that does not look loses nothing by the swap."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from llava_mini.data.collator import ExampleCollator
+from llava_mini.data.examples import Example
+from llava_mini.data.prepared import PreparedScene
+from llava_mini.data.readers import DataFile, Examples
+from llava_mini.inputs.chat import MEDIA_KEYS
+from llava_mini.training.scene_batches import SceneCollator
+
+_MOST = 256
+"""Examples that are measured of each file: the loss of a few hundred answers is sharp enough to be watched."""
+
+
+def example_controls(
+    files: Sequence[DataFile], collator: ExampleCollator, size: int
+) -> dict[str, list[dict[str, Tensor]]]:
+    """Return the first examples of each file as batches: as they are, and with the pictures of others."""
+    examples: list[Example] = []
+    for file in files:
+        found = Examples(file)
+        examples += [found[index] for index in range(min(_MOST, len(found)))]
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        kinds.setdefault(tuple(part["type"] for part in example.media), []).append(index)
+    partner = {
+        one: other
+        for kind, group in kinds.items()
+        if len(group) > 1 or not kind
+        for one, other in zip(group, [*group[1:], group[0]], strict=True)
+    }
+    own = [examples[index] for index in partner]
+    others = [_with_media_of(examples[index], examples[other]) for index, other in partner.items()]
+    return {"": _batches(own, collator, size), "_shuffled": _batches(others, collator, size)}
+
+
+def scene_controls(scenes: Sequence[PreparedScene], collator: SceneCollator) -> dict[str, list[dict[str, Tensor]]]:
+    """Return scenes as batches: as they are, and each with the picture of the next."""
+    following = [*scenes[1:], scenes[0]]
+    others = [
+        dataclasses.replace(scene, features=other.features) for scene, other in zip(scenes, following, strict=True)
+    ]
+    plain = dataclasses.replace(
+        collator,
+        stage=dataclasses.replace(collator.stage, data=dataclasses.replace(collator.data, imagined=0.0, videos=0)),
+    )
+    return {"": _batches(scenes, plain, 4), "_shuffled": _batches(others, plain, 4)}
+
+
+def _batches(items: Sequence[Any], collator: Any, size: int) -> list[dict[str, Tensor]]:
+    return [
+        collator.join([collator.prepare(item) for item in items[start : start + size]])
+        for start in range(0, len(items), size)
+    ]
+
+
+def _with_media_of(example: Example, other: Example) -> Example:
+    """Ask an example's questions about another's pictures."""
+    media = iter(other.media)
+    messages = []
+    for message in example.messages:
+        content = message["content"]
+        if isinstance(content, list):
+            content = [part if part["type"] == "text" else _shown(next(media)) for part in content]
+        messages.append({**message, "content": content})
+    return Example(example.id, messages)
+
+
+def _shown(part: dict[str, Any]) -> dict[str, Any]:
+    return {"type": part["type"], **{key: part[key] for key in MEDIA_KEYS if key in part}}

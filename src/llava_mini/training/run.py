@@ -1,0 +1,307 @@
+"""Run a recipe stage by stage; a run that was stopped goes on, and what it was made with lies beside the weights."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainingArguments, set_seed
+
+from llava_mini.checkpoints.embedded import LORA_SCALE
+from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
+from llava_mini.data.collator import ExampleCollator, Skipped
+from llava_mini.data.mixture import Mixture, StreamMixture, mix
+from llava_mini.errors import ConfigError, TrainingError
+from llava_mini.inputs.chat import read_template
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.model.projector import SemanticProjector
+from llava_mini.training.alignment import PatchAlignment
+from llava_mini.training.batches import MicroBatches
+from llava_mini.training.controls import example_controls, scene_controls
+from llava_mini.training.objectives import Answers
+from llava_mini.training.scene_batches import SceneCollator
+from llava_mini.training.stages import Embedded, Files, Recipe, Scenes, Stage, learn_only, part_of
+from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
+from llava_mini.training.workshop import Drawn, Workshop, start_parts
+
+_LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+_LORA_PLACES = {"language_model": r"model\.language_model", "pre_fusion": r"model\.pre_fusion"}
+
+
+def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, until: str = "") -> Path:
+    """Train the stages that are not done yet, and write the result.
+
+    A stage that was stopped goes on from its last checkpoint. Beside the weights lie `recipe.json`, `runs.jsonl` with
+    commit and versions, and for each stage `loss.jsonl`.
+
+    Args:
+        skip_bad: samples that may be bad; they are listed in `skipped.jsonl`.
+        until: name of the last stage that is wanted now; no result is written before all are done.
+
+    Returns:
+        The folder of stage `until`; else `adapter.safetensors` in fp16 for the embedded model's parts, or `model`, a
+        folder that `--model` takes.
+
+    Raises:
+        TrainingError: when a signal stopped it or a checkpoint could not be written; nothing that was whole is lost.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.is_main_process:
+        _write_record(recipe, out)
+    state.wait_for_everyone()
+    set_seed(recipe.seed)
+    model = workshop.model
+    if isinstance(recipe.start, Embedded):
+        start_parts(recipe.start, workshop)
+    if until not in ("", *(stage.name for stage in recipe.stages)):
+        raise ConfigError(f"no stage is called {until!r}; there are {', '.join(stage.name for stage in recipe.stages)}")
+    for stage in recipe.stages:
+        if stage.lora_rank:
+            add_lora(model, stage)
+        done = out / stage.name / "trained.safetensors"
+        if done.is_file():
+            model.load_state_dict(load_file(done), strict=False)
+        else:
+            trained = _train(recipe, stage, workshop, out / stage.name, Skipped(out / "skipped.jsonl", skip_bad))
+            if state.is_main_process:
+                _save_whole({name: value for name, value in trained.items() if _is_trained(name, recipe)}, done)
+            state.wait_for_everyone()
+            if trained.sharded and stage is not recipe.stages[-1]:
+                raise TrainingError(f"stage {stage.name} is done; give the same command again for the next one")
+        if stage.name == until:
+            return out / stage.name
+    if state.is_main_process:
+        _write_result(recipe, workshop, out)
+    state.wait_for_everyone()
+    return out / ("model" if workshop.base else "adapter.safetensors")
+
+
+class _Trained(dict[str, Tensor]):
+    """Tensors of the whole model by name."""
+
+    sharded = False
+
+
+def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped: Skipped) -> _Trained:
+    out.mkdir(parents=True, exist_ok=True)
+    objective = _objective(stage, workshop)
+    learn_only(objective, stage.learning_rates)
+    checkpoint, step = last_checkpoint(out)
+    state = PartialState()
+    size, accumulated = _division(stage, state.num_processes)
+    collator = _collator(stage, workshop, recipe.seed)
+    reader, controls = _reader(stage, workshop, collator, recipe.seed)
+    steps = stage.steps or _steps(stage, reader)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulated,
+        activation_checkpointing=stage.checkpoint_activations,
+        bf16=recipe.precision == "bfloat16",
+        lr_scheduler_type=stage.schedule,
+        warmup_steps=max(stage.warmup_ratio > 0, round(stage.warmup_ratio * steps)),
+        max_grad_norm=stage.max_gradient_norm,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if controls else "no",
+        eval_steps=min(stage.evaluate_every or steps, steps),
+        save_steps=recipe.save_every,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=list(recipe.report_to),
+        run_name=f"{recipe.name}-{stage.name}",
+        remove_unused_columns=False,
+        ignore_data_skip=True,  # the batches begin where the run was stopped
+        disable_tqdm=not state.is_main_process,
+    )
+    stops = StopsOnSignal()
+    trainer = StageTrainer(
+        stage,
+        workers=stage.data.workers if isinstance(stage.data, Files) else 0,
+        controls=controls,
+        model=objective,
+        args=arguments,
+        train_dataset=MicroBatches(
+            reader, collator, size, skipped, state.process_index, state.num_processes, first=step * accumulated
+        ),
+        eval_dataset=[] if controls else None,
+        callbacks=[JsonLines(out / "loss.jsonl"), stops],
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if stops.stopped:
+        raise TrainingError(
+            f"stopped at step {trainer.state.global_step} of {steps}; the same command goes on from there"
+        )
+    if trainer.mean is not None:
+        trainer.mean.take(objective)
+    trained = _Trained(workshop.model.state_dict())
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trained = _Trained(trainer.accelerator.get_state_dict(trainer.model_wrapped))
+        trained.sharded = True
+    return trained
+
+
+def _division(stage: Stage, processes: int) -> tuple[int, int]:
+    """Return how many items a process takes at a time, and how many micro-batches make a step."""
+    if isinstance(stage.data, Scenes):
+        whole, size = stage.data.pictures, max(1, stage.data.pictures // processes)
+    else:
+        whole, size = stage.data.batch_size, min(stage.data.per_device, max(1, stage.data.batch_size // processes))
+    if whole % (size * processes):
+        raise ConfigError(
+            f"stage {stage.name!r}: {whole} a step cannot be divided into {size} on each of {processes} devices"
+        )
+    return size, whole // (size * processes)
+
+
+def _steps(stage: Stage, reader: Any) -> int:
+    if not isinstance(stage.data, Files) or isinstance(reader, StreamMixture):
+        raise ConfigError(f"stage {stage.name!r} has no steps, and its data has no end; set stages.{stage.name}.steps")
+    return max(1, round(stage.data.epochs * reader.epoch_length / stage.data.batch_size))
+
+
+def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
+    model = workshop.model
+    if stage.objective == "alignment":
+        return PatchAlignment(model, _drawn(stage, workshop).table)
+    if stage.objective == "shallow" and not (model.config.fusion_layers and stage.helper_weight):
+        raise ConfigError(f"stage {stage.name!r} trains pre-fusion: it needs fusion_layers and a helper_weight")
+    objective = Answers(model, through=stage.objective, helper_weight=stage.helper_weight)
+    if objective.helper is not None:
+        objective.helper.weight.data.copy_(model.model.language_model.norm.weight.data)
+    return objective
+
+
+def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | ExampleCollator:
+    config = workshop.model.config
+    tokens = config.tokens_per_frame
+    if stage.objective == "all_tokens":
+        tokens = config.parts_per_frame * config.patches_per_side**2
+    if isinstance(stage.data, Files):
+        template = read_template(stage.data.template) if stage.data.template else ""
+        return ExampleCollator(workshop.processor, tokens, stage.data.max_tokens, stage.data.packing, template)
+    if stage.data.imagined and config.tiles > 1:
+        raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
+    projector = workshop.model.model.multi_modal_projector
+    classifier = projector.classifier if isinstance(projector, SemanticProjector) else None
+    drawn = _drawn(stage, workshop)
+    return SceneCollator(
+        stage, workshop.processor, drawn.table, classifier, drawn.class_names, tokens, seed, drawn.videos
+    )
+
+
+def _reader(
+    stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int
+) -> tuple[Mixture | StreamMixture, dict[str, list[dict[str, Tensor]]]]:
+    """Return what the stage learns from, and what is held out."""
+    if isinstance(collator, ExampleCollator):
+        assert isinstance(stage.data, Files)
+        held_out = stage.data.evaluation
+        unpacked = replace(collator, packing=False)
+        controls = example_controls(held_out, unpacked, stage.data.per_device) if held_out else {}
+        return mix(stage.data.files, seed), controls
+    assert isinstance(stage.data, Scenes)
+    scenes = _drawn(stage, workshop).scenes
+    count = len(scenes) - stage.data.held_out
+    if count < 1:
+        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(scenes)} scenes")
+    held = [scenes[index] for index in range(count, len(scenes))]
+    learned = scenes if not held else torch.utils.data.Subset(scenes, range(count))
+    return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
+
+
+def _drawn(stage: Stage, workshop: Workshop) -> Drawn:
+    if workshop.drawn is None:
+        raise ConfigError(f"stage {stage.name!r} with objective {stage.objective!r} learns from scenes, not from files")
+    return workshop.drawn
+
+
+def add_lora(model: LlavaMiniForConditionalGeneration, stage: Stage) -> None:
+    """Add LoRA to the linear layers, once: a later stage goes on with what an earlier one has learned."""
+    ranks = {len(value) for name, value in model.named_parameters() if "lora_A" in name}
+    if ranks - {stage.lora_rank}:
+        raise ConfigError(f"lora_rank is {stage.lora_rank}, but an earlier stage has {ranks.pop()}; all share one LoRA")
+    if not ranks:
+        inject_adapter_in_model(_lora_config(stage), model)
+
+
+def _lora_config(stage: Stage) -> LoraConfig:
+    places = "|".join(_LORA_PLACES[part] for part in stage.lora_on)
+    targets = rf"({places})\..*\.({_LINEAR})"
+    return LoraConfig(r=stage.lora_rank, lora_alpha=int(LORA_SCALE * stage.lora_rank), target_modules=targets)
+
+
+def _is_trained(name: str, recipe: Recipe) -> bool:
+    parts = {part for stage in recipe.stages for part in stage.learning_rates}
+    if isinstance(recipe.start, Embedded):
+        parts |= {"projector", "compression", "pre_fusion"}
+    return part_of(name) in parts
+
+
+def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
+    """Write an adapter of the embedded model's parts, or a model folder; where only LoRA learned, PEFT's form too."""
+    learned: dict[str, Tensor] = {}
+    for stage in recipe.stages:
+        learned |= load_file(out / stage.name / "trained.safetensors")
+    plain = plain_names(learned)
+    if workshop.base is None:
+        metadata = {"recipe": recipe.name, "lora_scale": str(LORA_SCALE)}
+        _save_whole({name: value.half() for name, value in plain.items()}, out / "adapter.safetensors", metadata)
+        return
+    only_lora = [stage for stage in recipe.stages if set(stage.learning_rates) == {"lora"}]
+    if len(only_lora) == len(recipe.stages):
+        save_peft(learned, _lora_config(recipe.stages[-1]), out / "adapter")
+    if not (out / "model").exists():
+        put_into(workshop.base, plain, out / "model", scale=lambda _: LORA_SCALE)
+
+
+def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a file that is there only when it is whole."""
+    partial = path.with_suffix(".part")
+    save_file(
+        {name: value.detach().contiguous().clone() for name, value in tensors.items()}, partial, metadata=metadata
+    )
+    partial.rename(path)
+
+
+def _write_record(recipe: Recipe, out: Path) -> None:
+    """Write the recipe beside the weights, and what runs it; finished stages of another are never gone on with."""
+    out.mkdir(parents=True, exist_ok=True)
+    path, text = out / "recipe.json", json.dumps(asdict(recipe), indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{path} is of another recipe; choose another folder with --out")
+    path.write_text(text, encoding="utf-8")
+    packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "versions": {name: version(name) for name in packages},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.cuda.device_count()} GPUs",
+    }
+    with (out / "runs.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def _commit() -> str:
+    """Return the commit of the source, with a plus when it has been changed since; empty for an installed package."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return found.stdout.strip()

@@ -1,0 +1,136 @@
+"""Recipes are data: what the paper says stands in them, unknown keys are errors, and a plan is made before a weight."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava_mini.checkpoints.geometry import geometry
+from llava_mini.errors import ConfigError, ModelError
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.training.overrides import override
+from llava_mini.training.plan import plan, plan_stage
+from llava_mini.training.recipes import RECIPES, find_recipe, lora, vicuna_7b, vicuna_7b_hd
+from llava_mini.training.stages import Files, Parts
+from llava_mini.training.workshop import open_workshop
+
+
+def test_the_papers_recipes_have_the_numbers_of_table_9() -> None:
+    for name in ("vicuna-7b", "llama-3.1-8b", "vicuna-7b-hd", "vicuna-7b-video"):
+        first, second = find_recipe(name).stages
+        assert (first.objective, second.objective) == ("all_tokens", "answers")
+        assert first.learning_rates == {"projector": 1e-3}
+        rates = {"language_model": 1e-4, "head": 1e-4, "compression": 1e-4, "pre_fusion": 1e-4, "projector": 1e-5}
+        assert second.learning_rates == rates
+        for stage, epochs in ((first, 1), (second, 2)):
+            assert (stage.schedule, stage.warmup_ratio) == ("cosine", 0.03)
+            assert isinstance(stage.data, Files)
+            assert (stage.data.batch_size, stage.data.epochs) == (256, epochs)
+    start = vicuna_7b_hd().start
+    assert isinstance(start, Parts)
+    assert start.changes == {"tiles": 2, "compression_size": 8}
+
+
+def test_values_are_changed_by_name_file_first(tmp_path: Path) -> None:
+    file = tmp_path / "more.yaml"
+    file.write_text("seed: 3\nstages:\n  stage2:\n    steps: 7\n    learning_rates: {projector: 2e-5}\n")
+    settings = ["stages.stage2.steps=9", "stages.stage1.data.batch_size=64", "start.changes.fusion_layers=2"]
+    recipe = override(vicuna_7b(), settings=settings, files=[file])
+    assert (recipe.seed, recipe.stages[1].steps, recipe.stages[0].data.batch_size) == (3, 9, 64)  # type: ignore[union-attr]
+    assert recipe.stages[1].learning_rates["projector"] == 2e-5
+    assert recipe.stages[1].learning_rates["pre_fusion"] == 1e-4
+    assert isinstance(recipe.start, Parts)
+    assert recipe.start.changes == {"fusion_layers": 2}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_unchanged_stays_what_it_is(name: str) -> None:
+    assert override(find_recipe(name)) == find_recipe(name)
+    assert find_recipe(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("stages.stage2.stepz=9", r"'stages.stage2.stepz'; did you mean stages.stage2.steps\?"),
+        ("stages.stage3.steps=9", r"did you mean stages.stage"),
+        ("sed=1", r"'sed'; did you mean seed\?"),
+        ("stages.stage2.learning_rates.prefusion=1", r"did you mean stages.stage2.learning_rates.pre_fusion\?"),
+        ("start.changes.fusion_layer=1", r"did you mean start.changes.fusion_layers\?"),
+        ("stages.stage2.steps=soon", r"stages.stage2.steps is 'soon': .*integer"),
+        ("start.template=", r"start.template is None: .*string"),
+        ("stages.stage1.data.packing=maybe", r"stages.stage1.data.packing is 'maybe': .*boolean"),
+        ("precision=float8", r"precision is 'float8'"),
+        ("stages=1", r"stages is a table"),
+        ("seed", r"must be key=value"),
+        ("seed=[", r"no YAML"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        override(vicuna_7b(), settings=[setting])
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_hold_no_table_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    for path, words in ((tmp_path / "list.yaml", "holds no keys"), (tmp_path / "none.yaml", "cannot be read")):
+        with pytest.raises(ConfigError, match=words):
+            override(lora(), files=[path])
+
+
+def test_a_plan_counts_parameters_as_the_model_has_them() -> None:
+    recipe = vicuna_7b()
+    config = geometry("vicuna-7b")
+    second = plan_stage(recipe, recipe.stages[1], config, 8)
+    with torch.device("meta"):
+        model = LlavaMiniForConditionalGeneration(config)
+    assert sum(total for total, _ in second.parameters.values()) == sum(p.numel() for p in model.parameters())
+    assert second.parameters["vision_tower"][1] == 0
+    assert second.parameters["pre_fusion"][1] == second.parameters["pre_fusion"][0] > 800_000_000
+    first = plan_stage(recipe, recipe.stages[0], config, 8)
+    assert {part for part, (_, learns) in first.parameters.items() if learns} == {"projector"}
+    assert (first.vision_tokens, second.vision_tokens) == (576, 1)
+    assert first.tokens_per_step == 256 * (576 + 160)
+    assert second.tokens_per_step == 256 * 161
+
+
+def test_a_plans_work_is_near_the_rule_of_six_operations_a_parameter_and_token() -> None:
+    recipe = vicuna_7b()
+    stage = replace(recipe.stages[1], checkpoint_activations=False)
+    planned = plan_stage(recipe, stage, geometry("vicuna-7b"), 8)
+    sizes = {part: total for part, (total, _) in planned.parameters.items()}
+    language = 6 * (sizes["language_model"] + sizes["head"]) * 161
+    fusion = 6 * sizes["pre_fusion"] * (576 + 1 + 60)  # at most: the last layer makes only keys and values of patches
+    tower = 2 * sizes["vision_tower"] * 577
+    assert 0.85 * language < planned.step_flops / 256 < 1.1 * (language + fusion + tower)
+
+
+def test_checkpointed_activations_need_less_memory_and_more_work() -> None:
+    recipe = vicuna_7b()
+    kept = plan_stage(recipe, replace(recipe.stages[1], checkpoint_activations=False), geometry("vicuna-7b"), 8)
+    anew = plan_stage(recipe, recipe.stages[1], geometry("vicuna-7b"), 8)
+    assert anew.activation_bytes < 0.2 * kept.activation_bytes
+    assert 1.2 * kept.step_flops < anew.step_flops < 1.4 * kept.step_flops
+
+
+def test_a_plan_is_printed_with_its_launch_line() -> None:
+    text = plan(vicuna_7b())
+    assert "accelerate launch --config_file configs/fsdp.yaml --num_processes 8 -m llava_mini train vicuna-7b" in text
+    assert "stage stage1" in text
+    assert "trainable" in text
+
+
+def test_missing_folders_of_parts_and_models_are_named(tmp_path: Path) -> None:
+    folders = {"scenes": tmp_path, "videos": tmp_path, "sources": tmp_path}
+    with pytest.raises(ModelError, match=r"language_model is 'lmsys/vicuna-7b-v1.5', which is no folder"):
+        open_workshop(vicuna_7b(), tmp_path, **folders)
+    with pytest.raises(ModelError, match=r"start.model is '/nowhere', which is no folder of a model; .*--model"):
+        open_workshop(override(lora(), settings=["start.model=/nowhere"]), tmp_path, **folders)
+
+
+def test_every_recipe_says_what_it_is_in_one_line() -> None:
+    for name in RECIPES:
+        assert 20 < len(find_recipe(name).summary) < 100
+        assert asdict(find_recipe(name))

@@ -1,0 +1,269 @@
+"""Real runs on files: what moves, what is written, what is measured, and that nothing that was whole is ever lost."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from own_data import ALL, make_data, make_recipe
+from PIL import Image
+from safetensors.torch import load_file
+
+from llava_mini.assistant import Assistant
+from llava_mini.data.readers import DataFile
+from llava_mini.errors import ConfigError, DataError, TrainingError
+from llava_mini.training.run import run
+from llava_mini.training.stages import Recipe, part_of
+from llava_mini.training.workshop import Workshop, open_workshop
+
+ROOT = Path(__file__).parents[2]
+
+
+def opened(recipe: Recipe, out: Path) -> Workshop:
+    return open_workshop(recipe, out, scenes=Path(), videos=Path(), sources=Path())
+
+
+def done(recipe: Recipe, out: Path, **options: Any) -> Path:
+    return run(recipe, opened(recipe, out), out, **options)
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "tune/loss.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "tune/trained.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("objective", "parts"),
+    [("all_tokens", {"projector"}), ("answers", set(ALL)), ("answers", {"lora"}), ("answers", {"compression", "lora"})],
+)
+def test_one_step_moves_exactly_the_tensors_of_the_parts_that_learn(
+    tmp_path: Path, objective: Any, parts: set[str]
+) -> None:
+    rates = dict.fromkeys(parts, 1e-2)
+    recipe = make_recipe(tmp_path, steps=1, objective=objective, learning_rates=rates, lora_rank=2 * ("lora" in parts))
+    before = dict(opened(recipe, tmp_path / "run").model.named_parameters())
+    before = {name: value.detach().clone() for name, value in before.items()}
+    shop = opened(recipe, tmp_path / "run")
+    run(recipe, shop, tmp_path / "run")
+    moved, whole = set(), {}
+    for name, value in shop.model.named_parameters():
+        whole[name] = part_of(name) in parts
+        start = before.get(name.replace(".base_layer", ""))
+        if (start is None and bool(value.any())) or (start is not None and not torch.equal(start, value)):
+            moved.add(name)
+    # LoRA's A starts at random and its B at zero, so B alone moves in the first step; padding rows never do.
+    unmoved = {name for name, wanted in whole.items() if wanted and name not in moved and "lora_" not in name}
+    assert {name for name in moved if not whole[name]} == set()
+    assert unmoved == set()
+    assert {part_of(name) for name in moved} == parts
+
+
+def test_the_result_is_a_model_folder_that_answers(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=60)
+    made = done(recipe, tmp_path / "run")
+    assistant = Assistant.load(made, device="cpu")
+    for colour in ("red", "blue"):
+        picture = Image.new("RGB", (56, 56), colour)
+        assert f"It is {colour}." in assistant.ask("What colour is this?", picture).text
+    record = json.loads((tmp_path / "run/runs.jsonl").read_text().splitlines()[0])
+    assert record["versions"]["torch"] == torch.__version__
+    assert set(record) == {"time", "command", "commit", "versions", "machine"}
+    assert json.loads((tmp_path / "run/recipe.json").read_text()) == json.loads(json.dumps(asdict(recipe)))
+
+
+def test_lora_is_written_for_peft_and_folded_in(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, learning_rates={"lora": 1e-2}, lora_rank=2, lora_on=("language_model", "pre_fusion"))
+    shop = opened(recipe, tmp_path / "run")
+    made = run(recipe, shop, tmp_path / "run")
+    adapter = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
+    assert all(name.startswith("base_model.model.model.") for name in adapter)
+    assert any("pre_fusion" in name for name in adapter)
+    ids = torch.tensor([[10, 11, 12, 13]])
+    folded = Assistant.load(made, device="cpu").model
+    torch.testing.assert_close(folded(ids).logits, shop.model.eval()(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_accumulated_micro_batches_make_the_same_step(tmp_path: Path) -> None:
+    results = []
+    for per_device in (1, 4):
+        recipe = make_recipe(tmp_path, steps=2, per_device=per_device)
+        done(recipe, tmp_path / str(per_device))
+        results.append(losses(tmp_path / str(per_device)))
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+def test_packing_padding_and_checkpointing_change_no_loss(tmp_path: Path) -> None:
+    plain = make_recipe(tmp_path, steps=2)
+    done(plain, tmp_path / "plain")
+    for name, changes in (("packed", {"packing": True}), ("checkpointed", {"checkpoint_activations": True})):
+        done(make_recipe(tmp_path, steps=2, **changes), tmp_path / name)
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+
+
+def test_bfloat16_trains_near_full_precision(tmp_path: Path) -> None:
+    done(make_recipe(tmp_path), tmp_path / "full")
+    done(replace(make_recipe(tmp_path), precision="bfloat16"), tmp_path / "half")
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "full"), rel=0.05)
+
+
+def test_the_held_out_loss_is_measured_with_shuffled_pictures_too(tmp_path: Path) -> None:
+    data = DataFile(str(make_data(tmp_path / "data")))
+    recipe = make_recipe(tmp_path, steps=40, evaluation=(data,), evaluate_every=20)
+    done(recipe, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/tune/loss.jsonl").read_text().splitlines()]
+    measured = [line for line in lines if "eval_loss" in line]
+    assert [line["step"] for line in measured] == [20, 40]
+    last = measured[-1]
+    assert last["eval_gain"] == pytest.approx(last["eval_loss_shuffled"] - last["eval_loss"])
+    assert last["eval_gain"] > 0.1  # the answers hang on the picture, and the model looks
+
+
+def test_the_mean_of_the_weights_is_what_a_stage_with_ema_ends_with(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=2, ema=0.5, save_every=1)
+    done(recipe, tmp_path / "mean")
+    done(make_recipe(tmp_path, steps=2, save_every=1), tmp_path / "plain")
+    one = make_recipe(tmp_path, steps=2, save_every=1)
+    start = dict(opened(one, tmp_path / "start").model.state_dict())
+    name = "model.multi_modal_projector.linear_1.weight"
+    final = weights(tmp_path / "plain")[name]
+    mean = weights(tmp_path / "mean")[name]
+    assert not torch.equal(mean, final)
+    assert (mean - start[name]).norm() < (final - start[name]).norm()
+    checkpoint = load_file(tmp_path / "mean/tune/checkpoint-2/mean.safetensors")
+    assert torch.equal(checkpoint[name], mean)
+
+
+def test_losses_go_to_tensorboard_when_asked(tmp_path: Path) -> None:
+    done(replace(make_recipe(tmp_path, steps=1), report_to=("tensorboard",)), tmp_path / "run")
+    assert list((tmp_path / "run/tune/tensorboard").glob("events.out*"))
+
+
+def test_a_bad_sample_stops_the_run_or_is_left_out_and_listed(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    (tmp_path / "data/red.png").unlink()
+    with pytest.raises(DataError, match=r"record 0 \(id red\).*no such file"):
+        done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "strict")
+    done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "lenient", skip_bad=1)
+    listed = [json.loads(line) for line in (tmp_path / "lenient/skipped.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in listed] == ["data.json, record 0 (id red)"]
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="4 a step cannot be divided into 3"):
+        done(make_recipe(tmp_path, per_device=3), tmp_path / "run")
+
+
+def test_epochs_give_the_steps(tmp_path: Path) -> None:
+    done(make_recipe(tmp_path, steps=0, batch_size=5, per_device=5, epochs=3.0), tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 3
+
+
+# --- interruption: each of these kills or chokes a real run ----------------------------------------------------------
+
+
+def started(out: Path, before: str) -> "subprocess.Popen[str]":
+    """Start a run in its own process, after some lines of Python."""
+    script = f"""
+import sys, torch
+torch.set_num_threads(1)
+sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests/training")!r}]
+from pathlib import Path
+from own_data import make_recipe
+from test_run import done
+{before}
+recipe = make_recipe(Path({str(out.parent)!r}), steps=8, save_every=2)
+done(recipe, Path({str(out)!r}))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+KILLED_WHILE_SAVING = """
+import os, signal
+import llava_mini.training.trainer as trainer
+flush = trainer._flush
+def killed(folder):
+    if folder.name == "checkpoint-6":
+        with open(folder / "model.safetensors", "r+b") as torn:
+            torn.truncate(1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(folder)
+trainer._flush = killed
+"""
+TERMINATED_AT_STEP_5 = """
+import os, signal
+import llava_mini.training.trainer as trainer
+on_log = trainer.JsonLines.on_log
+def log(self, args, state, control, **more):
+    on_log(self, args, state, control, **more)
+    if state.global_step == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+trainer.JsonLines.on_log = log
+"""
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "kept"),
+    [(KILLED_WHILE_SAVING, -signal.SIGKILL, 4), (TERMINATED_AT_STEP_5, 1, 5)],
+    ids=["KILL", "TERM"],
+)
+def test_a_killed_run_goes_on_to_the_same_losses_and_weights_bit_for_bit(
+    tmp_path: Path, harm: str, code: int, kept: int
+) -> None:
+    recipe = make_recipe(tmp_path, steps=8, save_every=2)
+    process = started(tmp_path / "killed", harm)
+    done(recipe, tmp_path / "whole")
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == code, complaint
+    assert [path.name for path in (tmp_path / "killed/tune").glob("checkpoint-*")] == [f"checkpoint-{kept}"]
+    if code == 1:
+        assert f"stopped at step {kept} of 8; the same command goes on from there" in complaint
+    done(recipe, tmp_path / "killed")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert same(tmp_path / "killed", tmp_path / "whole")
+    assert not (tmp_path / "killed/tune/unfinished").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(tmp_path, steps=8, save_every=2)
+    done(recipe, tmp_path / "whole")
+    from llava_mini.training import trainer
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    begin = trainer.StageTrainer._save
+
+    def choked(self: Any, *args: Any, **options: Any) -> None:
+        if self.state.global_step == 6:  # files may grow to 10 kB from here on, as on a disk with no more room
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        begin(self, *args, **options)
+
+    monkeypatch.setattr(trainer.StageTrainer, "_save", choked)
+    try:
+        with pytest.raises(TrainingError, match=r"checkpoint-6 could not be written .*; the one before it is intact"):
+            done(recipe, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "full/tune").glob("*point-*")] == ["checkpoint-4"]
+    done(recipe, tmp_path / "full")
+    assert losses(tmp_path / "full") == losses(tmp_path / "whole")
+    assert same(tmp_path / "full", tmp_path / "whole")
