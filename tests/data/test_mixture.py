@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from llava_mini.data.collator import Skipped
@@ -130,3 +131,26 @@ def test_one_bad_item_too_many_is_an_error(tmp_path: Path) -> None:
         given(batches(tmp_path, bad="abc", allowed=2), 6)
     with pytest.raises(DataError, match="a: broken"):
         given(batches(tmp_path / "strict", bad="a"), 6)
+
+
+def test_streams_mixed_by_weight_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    files = []
+    for name, letters, weight in (("letters", "abcd", 3.0), ("digits", "01", 1.0)):
+        path = tmp_path / f"{name}.parquet"
+        rows = [{"id": one, "messages": [{"role": "assistant", "content": one}]} for one in letters]
+        Dataset.from_list(rows).to_parquet(str(path))
+        files.append(DataFile(str(path), weight=weight, stream=True))
+
+    class Contents(Plain):
+        def prepare(self, item: Any) -> int:
+            return ord(item.messages[0]["content"])
+
+    def made(first: int = 0) -> MicroBatches:
+        return MicroBatches(mix(files, 0), Contents(), 2, Skipped(tmp_path / "skipped.jsonl", 0), first=first)
+
+    whole = given(made(), 20)
+    assert given(made(first=7), 13) == whole[7:]
+    letters = sum(one in "abcd" for one in "".join(whole))
+    assert 20 < letters < 38  # 30 of 40 are expected

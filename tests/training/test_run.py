@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from own_data import ALL, make_data, make_recipe
 from PIL import Image
 from safetensors.torch import load_file
@@ -157,11 +158,25 @@ def test_losses_go_to_tensorboard_when_asked(tmp_path: Path) -> None:
 def test_a_bad_sample_stops_the_run_or_is_left_out_and_listed(tmp_path: Path) -> None:
     path = make_data(tmp_path / "data")
     (tmp_path / "data/red.png").unlink()
-    with pytest.raises(DataError, match=r"record 0 \(id red\).*no such file"):
-        done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "strict")
+    for workers in (0, 1):
+        strict = make_recipe(tmp_path, files=(DataFile(str(path)),), workers=workers)
+        with pytest.raises(DataError, match=r"^data.json, record 0 \(id red\): no such file: \S+red.png$"):
+            done(strict, tmp_path / f"strict{workers}")
     done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "lenient", skip_bad=1)
     listed = [json.loads(line) for line in (tmp_path / "lenient/skipped.jsonl").read_text().splitlines()]
     assert [line["id"] for line in listed] == ["data.json, record 0 (id red)"]
+
+
+def test_a_stream_is_learned_from_beside_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "stream.parquet"
+    picture = (make_data(tmp_path / "data").parent / "red.png").read_bytes()
+    ask = [{"role": "user", "content": "<image>What colour is this?"}, {"role": "assistant", "content": "It is red."}]
+    Dataset.from_list([{"messages": ask, "images": [{"bytes": picture, "path": None}]}] * 4).to_parquet(str(path))
+    file = DataFile(str(path), stream=True)
+    with pytest.raises(ConfigError, match=r"has no steps, and its data has no end; set stages.tune.steps"):
+        done(make_recipe(tmp_path, steps=0, files=(file,)), tmp_path / "endless")
+    done(make_recipe(tmp_path, steps=3, files=(file,), workers=1), tmp_path / "run")
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from llava_mini.checkpoints.embedded import LORA_SCALE
 from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
 from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
-from llava_mini.errors import ConfigError, TrainingError
+from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
@@ -141,7 +141,12 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
         eval_dataset=[] if controls else None,
         callbacks=[JsonLines(out / "loss.jsonl"), stops],
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except DataError as error:  # of a worker process, it brings that one's traceback; its last line is the message
+        raise DataError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        ) from None
     if stops.stopped:
         raise TrainingError(
             f"stopped at step {trainer.state.global_step} of {steps}; the same command goes on from there"

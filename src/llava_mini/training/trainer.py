@@ -14,11 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from llava_mini.data.mixture import StreamMixture
 from llava_mini.errors import TrainingError
 from llava_mini.training.batches import MicroBatches
 from llava_mini.training.stages import Stage, part_of
@@ -72,7 +74,14 @@ class StageTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Give each process its own micro-batches; they are divided already, so nobody divides them again."""
         assert isinstance(self.train_dataset, MicroBatches)
-        return DataLoader(self.train_dataset, batch_size=None, num_workers=self.workers, pin_memory=False)
+        # The threads that read a stream do not survive a fork: such workers begin afresh.
+        fresh = self.workers > 0 and isinstance(self.train_dataset.reader, StreamMixture)
+        return DataLoader(
+            self.train_dataset,
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context="spawn" if fresh else None,
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure the held-out loss with the right pictures and with others'; log both and what pictures are worth."""
@@ -142,7 +151,8 @@ class StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        tensors, options = load_file(folder / "model.safetensors"), StateDictOptions(full_state_dict=True, strict=False)
+        set_model_state_dict(model or self.model, dict(tensors), options=options)  # also where they are divided
         if self.mean is not None:
             self.mean.tensors = load_file(folder / "mean.safetensors", device=str(self.args.device))
 
