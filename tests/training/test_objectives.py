@@ -131,3 +131,16 @@ def test_supervised_tokens_of_other_devices_divide_the_loss_too() -> None:
     mean, given = objective(**batch())["loss"], batch()
     count = int((given["labels"][:, 1:] != -100).sum())
     torch.testing.assert_close(objective(**given, num_items_in_batch=2 * count)["loss"], mean / 2)
+
+
+def test_stage_1_is_llava_v1_5_on_the_same_weights() -> None:
+    model = tiny_model()
+    plain = tiny_model(compression="none", fusion_layers=0)
+    plain.load_state_dict({n: v for n, v in model.state_dict().items() if n in plain.state_dict()})
+    given = {name: value for name, value in batch(16).items() if name != "frames"}
+    given["pixel_values"] = torch.stack([torch.zeros(3, 1, 3, 56, 56)] * 4)
+    for row, frames in enumerate(FRAMES):
+        start = sum(FRAMES[:row])
+        given["pixel_values"][row, :frames] = batch(16)["pixel_values"][start : start + frames]
+    stage_1 = loss_of(Answers(model, through="all_tokens"), batch(16))
+    assert stage_1 == pytest.approx(float(plain(**given).loss.detach()), abs=1e-5)

@@ -184,6 +184,22 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
         done(make_recipe(tmp_path, per_device=3), tmp_path / "run")
 
 
+def test_another_recipe_goes_on_with_nothing_but_an_attempt_that_made_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--data"):
+        done(make_recipe(tmp_path, files=()), tmp_path / "run")
+    done(make_recipe(tmp_path, steps=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"recipe.json is of another recipe; choose another folder with --out"):
+        done(make_recipe(tmp_path, steps=2), tmp_path / "run")
+
+
+def test_a_run_whose_numbers_are_lost_stops_before_it_writes_them(tmp_path: Path) -> None:
+    wild = make_recipe(tmp_path, steps=9, save_every=1, learning_rates=dict.fromkeys(ALL, 1e30))
+    with pytest.raises(TrainingError, match=r"(loss|grad_norm) is nan at step \d+; try a lower learning rate"):
+        done(wild, tmp_path / "run")
+    (kept,) = (tmp_path / "run/tune").glob("checkpoint-*")
+    assert int(kept.name.split("-")[1]) < len(losses(tmp_path / "run"))
+
+
 def test_epochs_give_the_steps(tmp_path: Path) -> None:
     done(make_recipe(tmp_path, steps=0, batch_size=5, per_device=5, epochs=3.0), tmp_path / "run")
     assert len(losses(tmp_path / "run")) == 3

@@ -179,9 +179,11 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         total = torch.zeros(packed.words.shape, dtype=torch.float32, device=words.device)
         frames = torch.zeros(len(words), dtype=torch.long, device=words.device)
         tokens: list[Tensor] = []
+        reads = False  # in stage 1 nobody reads: there are vision tokens, and no states of pre-fusion
         for chunk in chunks:
             if len(chunk.frames) != len(words):
                 raise InputError(f"{len(chunk.frames)} rows of pictures were given for {len(words)} texts")
+            reads = reads or bool(chunk.states)
             if self.pre_fusion is not None and chunk.states and packed.words.shape[1]:
                 rows = torch.arange(len(words), device=words.device)
                 owner = rows.repeat_interleave(chunk.frames, output_size=len(chunk.tokens))
@@ -190,7 +192,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             frames = frames + chunk.frames.to(frames.device)
             tokens.append(chunk.tokens)
         seen = torch.cat(tokens)
-        if self.pre_fusion is None:
+        if not reads:
             return Fused(words, seen, frames)
         mean = (total / frames.clamp(min=1)[:, None, None]).to(words.dtype)
         return Fused(packed.unpack(words, mean, frames > 0), seen, frames)

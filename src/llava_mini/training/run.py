@@ -284,10 +284,11 @@ def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]
 
 
 def _write_record(recipe: Recipe, out: Path) -> None:
-    """Write the recipe beside the weights, and what runs it; finished stages of another are never gone on with."""
+    """Write the recipe beside the weights, and what runs it; what another recipe has made is never gone on with."""
     out.mkdir(parents=True, exist_ok=True)
     path, text = out / "recipe.json", json.dumps(asdict(recipe), indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    made = [*out.glob("start"), *out.glob("*/checkpoint-*"), *out.glob("*/trained.safetensors")]
+    if made and path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{path} is of another recipe; choose another folder with --out")
     path.write_text(text, encoding="utf-8")
     packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")

@@ -140,8 +140,9 @@ class Parts:
     """Folder of the language model and its tokenizer."""
     vision_tower: str = "openai/clip-vit-large-patch14-336"
     """Folder of a CLIP or SigLIP tower."""
-    copy_layers: bool = True
-    """Whether pre-fusion starts as the language model's first layers or from random weights (the paper is silent)."""
+    copy_layers: bool = False
+    """Whether pre-fusion starts as the language model's first layers; random weights learn to look sooner
+    (docs/lab_book.md; the paper is silent)."""
     template: str = "vicuna-v1.1"
     """Chat template, by name."""
     changes: dict[str, object] = field(default_factory=dict)

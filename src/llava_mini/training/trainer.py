@@ -1,6 +1,7 @@
 """transformers' Trainer with what a stage needs beside it: a rate a part, whole checkpoints, exact resume, controls."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -82,6 +83,14 @@ class StageTrainer(Trainer):
             num_workers=self.workers,
             multiprocessing_context="spawn" if fresh else None,
         )
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, and stop at once when numbers are lost, before a checkpoint is written of them."""
+        super().log(logs, *args, **kwargs)
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                told = f"{name} is {logs[name]} at step {self.state.global_step}; try a lower learning rate"
+                raise TrainingError(f"{told}, or go on from the checkpoint before")
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure the held-out loss with the right pictures and with others'; log both and what pictures are worth."""
