@@ -1,13 +1,7 @@
 """Run a recipe stage by stage; a run that was stopped goes on, and what it was made with lies beside the weights."""
 
-import json
 import os
-import platform
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +24,7 @@ from llava_mini.training.alignment import PatchAlignment
 from llava_mini.training.batches import MicroBatches
 from llava_mini.training.controls import example_controls, scene_controls
 from llava_mini.training.objectives import Answers
+from llava_mini.training.record import write_record
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Embedded, Files, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
@@ -58,7 +53,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     """
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
-        _write_record(recipe, out)
+        write_record(recipe, out)
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
@@ -281,33 +276,3 @@ def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]
         {name: value.detach().contiguous().clone() for name, value in tensors.items()}, partial, metadata=metadata
     )
     partial.rename(path)
-
-
-def _write_record(recipe: Recipe, out: Path) -> None:
-    """Write the recipe beside the weights, and what runs it; what another recipe has made is never gone on with."""
-    out.mkdir(parents=True, exist_ok=True)
-    path, text = out / "recipe.json", json.dumps(asdict(recipe), indent=1)
-    made = [*out.glob("start"), *out.glob("*/checkpoint-*"), *out.glob("*/trained.safetensors")]
-    if made and path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{path} is of another recipe; choose another folder with --out")
-    path.write_text(text, encoding="utf-8")
-    packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "commit": _commit(),
-        "versions": {name: version(name) for name in packages},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.cuda.device_count()} GPUs",
-    }
-    with (out / "runs.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
-
-
-def _commit() -> str:
-    """Return the commit of the source, with a plus when it has been changed since; empty for an installed package."""
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return ""
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(describe, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
