@@ -68,8 +68,10 @@ class Assistant:
             source, name = str(embedded_folder()), EMBEDDED
         else:
             source = name = str(model)
-        if not Path(source).exists() and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
+        if not Path(source).exists() and not _may_be_hub_name(source):
             raise ModelError(f"there is no folder {name!r}; give the folder or the hub name of a llava_mini model")
+        if (Path(source) / "model" / "config.json").is_file() and not (Path(source) / "config.json").is_file():
+            raise ModelError(f"{name} is no model; did you mean {Path(source) / 'model'}?")
         try:
             config = AutoConfig.from_pretrained(source)
             if config.model_type != "llava_mini":
@@ -274,6 +276,12 @@ class Chat:
                 yield model.encode_images(pixels[None].to(model.device))
                 if self._on_frames is not None:
                     self._on_frames(len(pixels))
+
+
+def _may_be_hub_name(name: str) -> bool:
+    """Tell whether a name may be of the hub: "name", or "owner/name" where no folder is called as the owner."""
+    owner, _, rest = name.rpartition("/")
+    return bool(rest) and not name.startswith((".", "~")) and "/" not in owner and not (owner and Path(owner).is_dir())
 
 
 def _device(name: str) -> torch.device:

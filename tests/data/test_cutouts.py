@@ -48,7 +48,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def test_a_missing_source_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="fetch the training sources first"):
+    with pytest.raises(DataError, match="data fetch --use train"):
         load_cutouts(tmp_path, "train")
 
 

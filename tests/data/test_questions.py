@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from llava_mini.data.questions import Question, ask_about, is_correct
-from llava_mini.data.scenes import SHAPES, SIDE, Scene, SceneLibrary, SceneObject, draw_scene
+from llava_mini.data.scenes import SHAPES, Scene, SceneLibrary, SceneObject, draw_scene
 
 NAMES = (
     "dog",
@@ -32,7 +31,7 @@ APART = tuple(name for name in NAMES if name not in ("bird", "owl"))
 
 def make_scene(*things: SceneObject, background: str | None = None, kind: str = "pair") -> Scene:
     cells = np.full((9, 9), -1, dtype=np.int8)
-    return Scene(Image.new("RGB", (SIDE, SIDE)), things, background, cells, kind)  # type: ignore[arg-type]
+    return Scene(things, background, cells, kind)  # type: ignore[arg-type]
 
 
 def thing(name: str, box: tuple[int, int, int, int], colour: str | None = None, *, shape: bool = False) -> SceneObject:
@@ -65,7 +64,7 @@ def questions() -> list[Question]:
     shapes = (
         seed for seed in range(100_000) if random.Random(str(seed)).choices(range(5), (38, 20, 18, 12, 12)) == [1]
     )
-    scenes += [draw_scene(seed, library, "train") for seed, _ in zip(shapes, range(500), strict=False)]
+    scenes += [draw_scene(seed, library, "train").scene for seed, _ in zip(shapes, range(500), strict=False)]
     return [question for scene in scenes for question in ask_about(scene, rng, APART)]
 
 

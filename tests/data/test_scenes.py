@@ -8,7 +8,7 @@ import pytest
 from cutout_library import library as cutout_library
 
 from llava_mini.data.backgrounds import draw_background
-from llava_mini.data.scenes import CELLS, SHAPES, SIDE, Scene, SceneLibrary, draw_scene
+from llava_mini.data.scenes import CELLS, SHAPES, SIDE, DrawnScene, Scene, SceneLibrary, draw_scene
 from llava_mini.data.shapes import shape_mask
 
 
@@ -18,21 +18,26 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> SceneLibrary:
 
 
 @pytest.fixture(scope="module")
-def scenes(library: SceneLibrary) -> list[Scene]:
+def drawn(library: SceneLibrary) -> list[DrawnScene]:
     return [draw_scene(seed, library, "train") for seed in range(400)]
 
 
-def test_a_seed_always_draws_the_same_scene(library: SceneLibrary, scenes: list[Scene]) -> None:
+@pytest.fixture(scope="module")
+def scenes(drawn: list[DrawnScene]) -> list[Scene]:
+    return [scene for _, scene in drawn]
+
+
+def test_a_seed_always_draws_the_same_scene(library: SceneLibrary, drawn: list[DrawnScene]) -> None:
     again = draw_scene(3, SceneLibrary(library.trained, library.unseen), "new")
-    assert again.image.tobytes() == scenes[3].image.tobytes()
-    assert again.objects == scenes[3].objects
-    assert again.image.tobytes() != scenes[4].image.tobytes()
+    assert again.image.tobytes() == drawn[3].image.tobytes()
+    assert again.scene.objects == drawn[3].scene.objects
+    assert again.image.tobytes() != drawn[4].image.tobytes()
 
 
-def test_pictures_are_square_rgb_and_boxes_lie_inside(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        assert scene.image.size == (SIDE, SIDE)
-        assert scene.image.mode == "RGB"
+def test_pictures_are_square_rgb_and_boxes_lie_inside(drawn: list[DrawnScene]) -> None:
+    for image, scene in drawn:
+        assert image.size == (SIDE, SIDE)
+        assert image.mode == "RGB"
         assert scene.objects
         for thing in scene.objects:
             left, top, right, bottom = thing.box
@@ -90,11 +95,11 @@ def test_most_objects_own_a_cell(scenes: list[Scene]) -> None:
     assert np.mean(owned) > 0.95
 
 
-def test_a_plain_ground_is_the_colour_it_is_called(scenes: list[Scene]) -> None:
-    plain = [scene for scene in scenes if scene.background == "red"]
+def test_a_plain_ground_is_the_colour_it_is_called(drawn: list[DrawnScene]) -> None:
+    plain = [image for image, scene in drawn if scene.background == "red"]
     assert plain
-    for scene in plain:
-        red, green, blue = scene.image.getpixel((0, 0))  # type: ignore[misc]
+    for image in plain:
+        red, green, blue = image.getpixel((0, 0))  # type: ignore[misc]
         assert red > 170
         assert max(green, blue) < 60
 
@@ -114,7 +119,7 @@ def test_a_ground_avoids_the_colours_of_the_objects() -> None:
 
 def test_a_library_with_one_name_still_draws_every_kind(library: SceneLibrary) -> None:
     lonely = SceneLibrary(library.trained[:1])
-    assert {draw_scene(seed, lonely, "train").objects[0].kind for seed in range(40)} == {"cutout", "shape"}
+    assert {draw_scene(seed, lonely, "train").scene.objects[0].kind for seed in range(40)} == {"cutout", "shape"}
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -71,6 +71,12 @@ def test_shuffled_shows_another_picture_and_blank_a_grey_one(assistant: Assistan
     assert all(one.shuffled != one.answer for one in asked)
 
 
+def test_the_question_alone_is_asked_without_a_picture(assistant: Assistant) -> None:
+    asked = ask_with_controls(assistant, pictures(), items(), batch_size=4, max_new_tokens=6)
+    words = {one.item.question: assistant.ask(one.item.question, sampling=Sampling(max_new_tokens=6)) for one in asked}
+    assert all(one.question_only == words[one.item.question].text for one in asked)
+
+
 def test_videos_of_several_lengths_are_asked_about_with_blank_ones_as_long(assistant: Assistant) -> None:
     asked = ask_with_controls(
         assistant, films(), [Item("order", i, "What is this?", bool) for i in range(3)], max_new_tokens=6
@@ -92,14 +98,20 @@ def _length(film: Media) -> int:
 
 def test_scores_count_each_kind_and_all() -> None:
     right: Callable[[str], bool] = lambda text: text == "yes"  # noqa: E731
-    asked = [Asked(Item(kind, 0, "?", right), *answers) for kind, answers in _ANSWERS]
+    asked = [Asked(Item(kind, 0, "?", right, expected), *answers) for kind, expected, answers in _ANSWERS]
     rows = {row.kind: row for row in score(asked)}
     assert (rows["name"].n, rows["name"].accuracy, rows["name"].shuffled, rows["name"].blank) == (2, 0.5, 0.5, 0.0)
     assert (rows["all"].n, rows["all"].accuracy) == (3, 2 / 3)
+    assert (rows["name"].question_only, rows["where"].question_only) == (0.5, 0.0)
+    assert (rows["name"].majority, rows["where"].majority) == (1.0, 0.0)
     assert "66.7" in table(list(rows.values()))
 
 
-_ANSWERS = [("name", ("yes", "no", "no")), ("name", ("no", "yes", "no")), ("where", ("yes", "no", "yes"))]
+_ANSWERS = [
+    ("name", "yes", ("yes", "no", "no", "yes")),
+    ("name", "no", ("no", "yes", "no", "no")),
+    ("where", "no", ("yes", "no", "yes", "no")),
+]
 
 
 def test_the_interval_is_wilsons() -> None:

@@ -123,7 +123,7 @@ def test_a_plan_is_printed_with_its_launch_line() -> None:
 
 
 def test_missing_folders_of_parts_and_models_are_named(tmp_path: Path) -> None:
-    folders = {"scenes": tmp_path, "videos": tmp_path, "sources": tmp_path}
+    folders = dict.fromkeys(("scenes", "videos", "texts", "sources"), tmp_path)
     with pytest.raises(ModelError, match=r"language_model is 'lmsys/vicuna-7b-v1.5', which is no folder"):
         open_workshop(vicuna_7b(), tmp_path, **folders)
     with pytest.raises(ModelError, match=r"start.model is '/nowhere', which is no folder of a model; .*--model"):

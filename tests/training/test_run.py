@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def opened(recipe: Recipe, out: Path) -> Workshop:
-    return open_workshop(recipe, out, scenes=Path(), videos=Path(), sources=Path())
+    return open_workshop(recipe, out, scenes=Path(), videos=Path(), texts=Path(), sources=Path())
 
 
 def done(recipe: Recipe, out: Path, **options: Any) -> Path:
@@ -167,6 +167,24 @@ def test_a_bad_sample_stops_the_run_or_is_left_out_and_listed(tmp_path: Path) ->
     assert [line["id"] for line in listed] == ["data.json, record 0 (id red)"]
 
 
+def test_a_record_that_cannot_be_read_is_left_out_too(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    records = json.loads(path.read_text())
+    records[1]["conversations"][0]["value"] = "<image><image> What is this?"
+    path.write_text(json.dumps(records))
+    recipe = make_recipe(tmp_path, files=(DataFile(str(path)),))
+    with pytest.raises(DataError, match=r"the text has 2 × <image>, but 1 are given"):
+        done(recipe, tmp_path / "strict")
+    done(recipe, tmp_path / "lenient", skip_bad=1)
+    assert "record 1" in json.loads((tmp_path / "lenient/skipped.jsonl").read_text())["id"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out is \S+file, which cannot be made a folder: file exists"):
+        done(make_recipe(tmp_path), tmp_path / "file")
+
+
 def test_a_stream_is_learned_from_beside_the_training(tmp_path: Path) -> None:
     path = tmp_path / "stream.parquet"
     picture = (make_data(tmp_path / "data").parent / "red.png").read_bytes()
@@ -188,7 +206,9 @@ def test_another_recipe_goes_on_with_nothing_but_an_attempt_that_made_nothing(tm
     with pytest.raises(DataError, match="--data"):
         done(make_recipe(tmp_path, files=()), tmp_path / "run")
     done(make_recipe(tmp_path, steps=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"recipe.json is of another recipe; choose another folder with --out"):
+    with pytest.raises(
+        ConfigError, match=r"recipe.json is of another recipe: stages.tune.steps was 1 and is 2; choose another"
+    ):
         done(make_recipe(tmp_path, steps=2), tmp_path / "run")
 
 
@@ -239,22 +259,26 @@ def killed(folder):
     flush(folder)
 trainer._flush = killed
 """
-TERMINATED_AT_STEP_5 = """
+STOPPED_AT_STEP_5 = """
 import os, signal
 import llava_mini.training.trainer as trainer
 on_log = trainer.JsonLines.on_log
 def log(self, args, state, control, **more):
     on_log(self, args, state, control, **more)
     if state.global_step == 4:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.{signal})
 trainer.JsonLines.on_log = log
 """
 
 
 @pytest.mark.parametrize(
     ("harm", "code", "kept"),
-    [(KILLED_WHILE_SAVING, -signal.SIGKILL, 4), (TERMINATED_AT_STEP_5, 1, 5)],
-    ids=["KILL", "TERM"],
+    [
+        (KILLED_WHILE_SAVING, -signal.SIGKILL, 4),
+        (STOPPED_AT_STEP_5.format(signal="SIGTERM"), 1, 5),
+        (STOPPED_AT_STEP_5.format(signal="SIGINT"), 1, 5),
+    ],
+    ids=["KILL", "TERM", "INT"],
 )
 def test_a_killed_run_goes_on_to_the_same_losses_and_weights_bit_for_bit(
     tmp_path: Path, harm: str, code: int, kept: int

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.training import run
-from llava_mini.training.alignment import ACROSS, WordTable
+from llava_mini.training.alignment import WordTable
+from llava_mini.training.grounding import FACT_WORDS
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
 
-_WORDS = ("cat", "star", "red", "blue", *ACROSS, "top", "bottom")
+_WORDS = tuple(dict.fromkeys(["cat", "star", *chain(*FACT_WORDS.values())]))
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
 _STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, Scenes(2, questions_per_picture=1), 2)
 _SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, Scenes(2), 2, helper_weight=1.0)
+_GROUND = Stage("ground", "grounding", {"pre_fusion": 1e-2, "helper": 1e-2}, Scenes(2, imagined=0.5), 2)
 _STAGE2 = Stage(
     "two",
     "answers",
@@ -45,9 +48,9 @@ def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
     folder.mkdir(parents=True)
     features = np.random.default_rng(0).normal(size=(8, parts, 16, 48)).astype(np.float16)
     np.save(folder / "shard-0000.npy", features)
-    question = {"kind": "name", "text": "What is this?", "answer": "It is a cat.", "accepted": ["cat"], "rivals": []}
-    row = {"cells": [0] * 8 + [-1] * 8, "names": ["cat"], "colours": ["red"], "background": "blue", "frames": 1}
-    (folder / "shard-0000.json").write_text(json.dumps([{**row, "questions": [question] * 2}] * 8))
+    cat = {"name": "cat", "kind": "cutout", "colour": "red", "box": [0, 0, 260, 130], "area": 30000}
+    scene = {"objects": [cat], "background": "blue", "cell_objects": [[0] * 4] * 2 + [[-1] * 4] * 2, "kind": "single"}
+    (folder / "shard-0000.json").write_text(json.dumps([{"scene": scene, "frames": 1}] * 8))
     return PreparedScenes(folder)
 
 
@@ -56,8 +59,8 @@ def made_videos(folder: Path) -> PreparedScenes:
     folder.mkdir(parents=True)
     np.save(folder / "shard-0000.npy", np.random.default_rng(1).normal(size=(10, 1, 16, 48)).astype(np.float16))
     question = {"kind": "order", "text": "What is first?", "answer": "A cat.", "accepted": ["cat"], "rivals": []}
-    row = {"cells": [], "names": [], "colours": [], "background": None, "questions": [question]}
-    (folder / "shard-0000.json").write_text(json.dumps([{**row, "frames": n} for n in (2, 3, 2, 3)]))
+    rows = [{"questions": [question], "frames": frames} for frames in (2, 3, 2, 3)]
+    (folder / "shard-0000.json").write_text(json.dumps(rows))
     return PreparedScenes(folder)
 
 
@@ -66,11 +69,11 @@ def workshop(tmp_path: Path) -> Workshop:
     table = WordTable(_WORDS, torch.nn.functional.normalize(torch.randn(len(_WORDS), 32), dim=-1))
     scenes = tmp_path / "scenes"
     data = PreparedScenes(scenes) if scenes.exists() else made_scenes(scenes)
-    drawn = Drawn(data, table, ["cat", "star", "cat", "red", "blue"])
+    drawn = Drawn(data, table, ["cat", "star", "cat", "red", "blue"], ("cat", "dog", "apple"))
     return Workshop(model, tiny_processor(model.config), drawn=drawn)
 
 
-@pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _GROUND, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
 def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
     shop = workshop(tmp_path)
     before = {name: value.clone() for name, value in shop.model.state_dict().items()}

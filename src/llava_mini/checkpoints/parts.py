@@ -29,6 +29,19 @@ _FRESH = ("model.compressor.", "model.multi_modal_projector.", "model.projector_
 _LAYERS, _FUSION = "model.language_model.layers.", "model.pre_fusion.decoder.layers."
 
 
+def check_folders(language_model: Path, vision_tower: Path) -> None:
+    """Check that both parts are there.
+
+    Raises:
+        ModelError: for the one that is missing.
+    """
+    for folder, what in ((language_model, "language_model"), (vision_tower, "vision_tower")):
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{what} is {str(folder)!r}, which is no folder of a model; download it and give its folder"
+            )
+
+
 def join_parts(
     language_model: Path,
     vision_tower: Path,
@@ -53,11 +66,7 @@ def join_parts(
     Raises:
         ModelError: when a folder is missing or holds something else.
     """
-    for folder, what in ((language_model, "language_model"), (vision_tower, "vision_tower")):
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{what} is {str(folder)!r}, which is no folder of a model; download it and give its folder"
-            )
+    check_folders(language_model, vision_tower)
     fields = read_json(vision_tower / "config.json")
     tower = built(vision_tower, lambda: AutoConfig.for_model(**fields.get("vision_config", fields)))
     text: PreTrainedConfig = AutoConfig.from_pretrained(language_model, local_files_only=True)

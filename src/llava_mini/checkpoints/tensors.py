@@ -38,6 +38,8 @@ def tensor_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
     Raises:
         ModelError: when there are none, one of an index is missing, or only pickles are there and not allowed.
     """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {str(folder)!r}")
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index, whole = folder / f"{stem}.{suffix}.index.json", folder / f"{stem}.{suffix}"
         if index.is_file():
@@ -70,7 +72,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from error
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}; an object is needed")

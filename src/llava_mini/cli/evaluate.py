@@ -12,7 +12,11 @@ from llava_mini.cli import options
 
 def evaluate(
     suites: Annotated[
-        list[str], typer.Argument(help="photographs, scenes, unseen-scenes, videos, moments", show_default=False)
+        list[str],
+        typer.Argument(
+            help="embedded (all of one version), photographs, scenes, unseen-scenes, videos, moments",
+            show_default=False,
+        ),
     ],
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
     model: options.Model = None,
@@ -24,34 +28,39 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Ask held-out pictures, each question with the right, another and a blank picture.
+    """Ask held-out pictures, each question with the right, another and a blank picture, and with none.
 
     Examples:
 
-      llava-mini evaluate photographs scenes
+      llava-mini evaluate embedded --json
 
       llava-mini evaluate unseen-scenes --limit 200 --json
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from llava_mini.evaluation.controls import ask_with_controls, score, table
     from llava_mini.evaluation.moments import find_moments
-    from llava_mini.evaluation.suites import find_suite
+    from llava_mini.evaluation.suites import BENCHMARK, BENCHMARK_VERSION, find_suite
 
-    builders = {name: find_suite(name) for name in suites if name != "moments"}
-    made = {name: build(sources, limit) for name, build in builders.items()}
+    wanted = [(name, limit, "") for name in suites if name not in ("moments", "embedded")]
+    wanted += BENCHMARK if "embedded" in suites else ()
+    made = [(name, before, find_suite(name)(sources, most)) for name, most, before in wanted]
     assistant = options.load_assistant(model, device, dtype)
     results: dict[str, Any] = {}
-    for name, suite in made.items():
+    if "embedded" in suites:
+        results["benchmark"] = {"version": BENCHMARK_VERSION, "model": assistant.name}
+    for name, before, suite in made:
         asked = ask_with_controls(assistant, suite.media, suite.items)
-        scores = score(asked)
-        results[name] = {row.kind: asdict(row) for row in scores}
+        scores = [replace(row, kind=before + row.kind) for row in score(asked)]
+        rows = {row.kind: asdict(row) for row in scores}
+        results |= rows if "embedded" in suites else {name: rows}
         if answers is not None:
             with answers.open("a", encoding="utf-8") as lines:
                 for one in asked:
                     row = {"suite": name, "kind": one.item.kind, "picture": one.item.picture}
                     row |= {"question": one.item.question, "right": one.item.is_right(one.answer)}
                     row |= {"answer": one.answer, "shuffled": one.shuffled, "blank": one.blank}
+                    row |= {"question_only": one.question_only, "expected": one.item.right}
                     lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         if not as_json:
             print(f"{name}: {len(suite.media)} pictures or videos, model {assistant.name}")
@@ -67,4 +76,5 @@ def evaluate(
             )
     if as_json:
         print(json.dumps(results))
-    print("shuffled: another item's picture · blank: a grey picture · 95 %: Wilson interval", file=sys.stderr)
+    told = "shuffled: another item's picture · blank: a grey one · question: the words alone"
+    print(f"{told} · majority: always the best one answer · 95 %: Wilson interval", file=sys.stderr)

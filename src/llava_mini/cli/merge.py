@@ -8,7 +8,7 @@ import typer
 
 def merge(
     model: Annotated[
-        Path, typer.Argument(help="Folder of the model that the adapter was made for.", show_default=False)
+        Path, typer.Argument(help="Folder of the model that the adapter was made for; 'embedded'.", show_default=False)
     ],
     adapter: Annotated[
         Path, typer.Argument(help="PEFT's folder: adapter_config.json and weights.", show_default=False)
@@ -19,10 +19,12 @@ def merge(
 
     Examples:
 
-      llava-mini merge llava-mini-8b runs/mine/adapter llava-mini-8b-mine
+      llava-mini merge embedded runs/mine/adapter mine
 
-      llava-mini ask photo.jpg "What is this?" --model llava-mini-8b-mine
+      llava-mini ask photo.jpg "What is this?" --model mine
     """
+    from llava_mini.checkpoints.embedded import embedded_folder
     from llava_mini.checkpoints.lora import merge as fold
 
+    model = embedded_folder() if str(model) == "embedded" else model
     print(f"{out}: {fold(model, adapter, out)} tensors changed")

@@ -29,6 +29,7 @@ def train(
     skip_bad: Annotated[int, typer.Option(min=0, help="Bad samples that are left out and listed, at most.")] = 0,
     scenes: Annotated[Path, typer.Option(help="Folder of 'llava-mini data scenes'.")] = Path("data/scenes"),
     videos: Annotated[Path, typer.Option(help="Folder of 'llava-mini data videos'.")] = Path("data/videos"),
+    texts: Annotated[Path, typer.Option(help="File of 'llava-mini data texts'.")] = Path("data/texts.jsonl"),
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
 ) -> None:
     """Train a recipe; a run that was stopped goes on from its last checkpoint.
@@ -67,7 +68,7 @@ def train(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     out = out or Path("runs") / chosen.name
-    workshop = open_workshop(chosen, out, scenes=scenes, videos=videos, sources=sources)
+    workshop = open_workshop(chosen, out, scenes=scenes, videos=videos, texts=texts, sources=sources)
     print(run(chosen, workshop, out, skip_bad=skip_bad, until=until))
 
 

@@ -104,7 +104,7 @@ def _emoji(folder: Path) -> Iterator[Cutout]:
     """Yield the emoji whose label is a plain thing."""
     labels, pictures = folder / _EMOJI_LABELS, folder / _EMOJI_PICTURES
     if not labels.is_file() or not pictures.is_dir():
-        raise DataError(f"no emoji under {folder}; fetch the training sources first")
+        raise DataError(f"no emoji under {folder}; fetch the sources with 'llava-mini data fetch --use train'")
     for entry in json.loads(labels.read_text(encoding="utf-8")):
         name = plain_name(entry["label"])
         code = entry["hexcode"].lower()
@@ -121,6 +121,6 @@ def _clipart(folder: Path) -> Iterator[Cutout]:
     """Yield the clip-art whose file name can be trusted."""
     root = folder / _CLIPART
     if not root.is_dir():
-        raise DataError(f"no clip-art under {folder}; fetch the training sources first")
+        raise DataError(f"no clip-art under {folder}; fetch the sources with 'llava-mini data fetch --use train'")
     for name, path in named_clipart(root):
         yield Cutout(name, path, "clipart")

@@ -18,6 +18,18 @@ _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
 @dataclass(frozen=True)
+class BadExample:
+    """Stands where a record could not be read."""
+
+    error: DataError
+
+    @property
+    def id(self) -> str:
+        """File and number of the record."""
+        return str(self.error).partition(": ")[0]
+
+
+@dataclass(frozen=True)
 class Example:
     """A conversation that is learned from."""
 
@@ -139,6 +151,8 @@ def _with_media(messages: Messages, images: list[Any], videos: list[Any], id_: s
         if alone and message["role"] == "user":  # the released data puts a turn's only picture first
             parts.sort(key=lambda part: part["type"] == "text")
         text_only = all(part["type"] == "text" for part in parts)
+        if message["role"] == "assistant" and text_only and not _joined(parts).strip():
+            raise DataError(f"{id_}: an answer is empty; give its text, or leave the turn out")
         placed.append({"role": message["role"], "content": _joined(parts) if text_only else _trimmed(parts)})
     for kind, sources in (("image", images), ("video", videos)):
         if wanted[kind] != len(sources):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from llava_mini.data.examples import Example
+from llava_mini.data.examples import BadExample, Example
 from llava_mini.data.readers import DataFile, Examples, ExampleStream
 from llava_mini.errors import DataError
 
@@ -47,7 +47,10 @@ class Mixture:
         """Give the items of every `parts`-th group of `size` positions."""
         for group in count(first + (part - first) % parts, parts):
             for position in range(group * size, (group + 1) * size):
-                yield self.at(position)
+                try:
+                    yield self.at(position)
+                except DataError as error:
+                    yield BadExample(error)
 
     def _shuffled(self, epoch: int) -> Any:
         """Return (file, place) of every item of an epoch: whole weights repeat, the rest of a weight is drawn."""
@@ -73,7 +76,7 @@ class StreamMixture:
         ]
         self.seed = seed
 
-    def read(self, part: int, parts: int, size: int, first: int) -> Iterator[Example]:
+    def read(self, part: int, parts: int, size: int, first: int) -> Iterator[Example | BadExample]:
         """Give one reader's examples, after those of its earlier groups."""
         weights = np.array([file.weight for file in self.files])
         rng = np.random.default_rng([self.seed, part])
@@ -84,7 +87,7 @@ class StreamMixture:
             for stream in self.streams
         ]
 
-        def drawn() -> Iterator[Example]:
+        def drawn() -> Iterator[Example | BadExample]:
             while True:
                 yield next(streams[int(rng.choice(len(streams), p=weights / weights.sum()))])
 

@@ -1,11 +1,10 @@
-"""Scenes and made videos, drawn and looked at once: frozen vision features and questions in a folder of shards.
+"""Scenes and made videos, drawn and looked at once: frozen vision features, and what they show, in a folder of shards.
 
 The tower is frozen in every stage, so its features are computed once; one frame of the embedded tower is 244 kB.
 F frames · P parts · N² patches · d_v width.
 """
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -21,8 +20,8 @@ from tqdm import tqdm
 
 from llava_mini.data.cutouts import load_cutouts
 from llava_mini.data.layouts import SceneSplit
-from llava_mini.data.questions import Question, ask_about
-from llava_mini.data.scenes import Scene, SceneLibrary, draw_scene
+from llava_mini.data.questions import Question
+from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
 from llava_mini.data.videos import draw_video
 from llava_mini.errors import DataError
 
@@ -33,21 +32,27 @@ Encode = Callable[[Sequence[Any]], Tensor]
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """One scene as training sees it, or one video: a scene of several frames, known by its questions alone."""
+    """One scene as training sees it, or one video, of several frames."""
 
     index: int
     """Its place in the data set."""
     features: Tensor
     """`(F, P, N², d_v)`; a scene has one frame."""
-    cells: Tensor
-    """`(N²,)`: index of the object that covers a cell, −1 where none does."""
-    names: list[str]
-    """Name of each object."""
-    colours: list[str | None]
-    """Colour of each object, where it has one."""
-    background: str | None
-    """Colour of a plain background."""
-    questions: list[Question]
+    scene: Scene | None
+    """What a scene shows; its questions are asked anew whenever it is met. None for a video."""
+    questions: tuple[Question, ...] = ()
+    """The questions of a video."""
+
+    @property
+    def known(self) -> Scene:
+        """What is known about it.
+
+        Raises:
+            DataError: when it is a video, or was drawn by an earlier version.
+        """
+        if self.scene is None:
+            raise DataError("a folder of scenes holds something else; draw them anew with 'llava-mini data scenes'")
+        return self.scene
 
 
 def prepare_scenes(
@@ -61,11 +66,10 @@ def prepare_scenes(
         encode: the frozen tower.
     """
     library = _library(sources)
-    names = library.unseen_names if split == "unseen" else library.names
 
     def make(seed: int) -> _Drawn:
-        scene = draw_scene(seed, library, split)
-        return [scene.image], _row(scene, ask_about(scene, random.Random(seed), names))
+        image, scene = draw_scene(seed, library, split)
+        return [image], {"scene": _plain(scene)}
 
     _prepare(folder, range(first_seed, first_seed + count), make, encode, desc=f"{split} scenes")
 
@@ -78,9 +82,7 @@ def prepare_videos(
 
     def make(seed: int) -> _Drawn:
         video = draw_video(seed, library, split)
-        questions = [asdict(question) for question in video.questions]
-        row: dict[str, Any] = {"cells": [], "names": [], "colours": [], "background": None, "questions": questions}
-        return list(video.frames), row
+        return list(video.frames), {"questions": [asdict(question) for question in video.questions]}
 
     _prepare(folder, range(first_seed, first_seed + count), make, encode, desc=f"{split} videos")
 
@@ -111,16 +113,10 @@ class PreparedScenes(Dataset[PreparedScene]):
         shard, place, start, end = self._index[index]
         row = self._rows[shard][place]
         return PreparedScene(
-            index=index,
-            features=torch.from_numpy(self._features[shard][start:end].astype(np.float32)),
-            cells=torch.tensor(row["cells"]),
-            names=row["names"],
-            colours=row["colours"],
-            background=row["background"],
-            questions=[
-                Question(**{**q, "accepted": tuple(q["accepted"]), "rivals": tuple(q["rivals"])})
-                for q in row["questions"]
-            ],
+            index,
+            torch.from_numpy(self._features[shard][start:end].astype(np.float32)),
+            _scene(row["scene"]) if "scene" in row else None,
+            tuple(_question(question) for question in row.get("questions", ())),
         )
 
 
@@ -150,11 +146,14 @@ def _prepare(folder: Path, seeds: range, make: Callable[[int], _Drawn], encode: 
             bar.update(len(chosen))
 
 
-def _row(scene: Scene, questions: list[Question]) -> dict[str, Any]:
-    return {
-        "cells": scene.cell_objects.flatten().tolist(),
-        "names": [item.name for item in scene.objects],
-        "colours": [item.colour for item in scene.objects],
-        "background": scene.background,
-        "questions": [asdict(question) for question in questions],
-    }
+def _plain(scene: Scene) -> dict[str, Any]:
+    return {**asdict(scene), "cell_objects": scene.cell_objects.tolist()}
+
+
+def _scene(row: dict[str, Any]) -> Scene:
+    objects = tuple(SceneObject(**{**thing, "box": tuple(thing["box"])}) for thing in row["objects"])
+    return Scene(objects, row["background"], np.array(row["cell_objects"], dtype=np.int8), row["kind"])
+
+
+def _question(row: dict[str, Any]) -> Question:
+    return Question(**{**row, "accepted": tuple(row["accepted"]), "rivals": tuple(row["rivals"])})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llava_mini.data.examples import Example, example_of
+from llava_mini.data.examples import BadExample, Example, example_of
 from llava_mini.errors import DataError
 
 _PICTURES, _VIDEOS = ("jpg", "jpeg", "png", "webp", "gif", "bmp"), ("mp4", "mkv", "webm", "mov")
@@ -95,7 +95,7 @@ class ExampleStream:
         self.root = _root(file, self.paths)
         self.name = Path(file.path).name
 
-    def read(self, part: int, parts: int, *, seed: int, shuffle_buffer: int = 1000) -> Iterator[Example]:
+    def read(self, part: int, parts: int, *, seed: int, shuffle_buffer: int = 1000) -> Iterator[Example | BadExample]:
         """Read one part for ever, epoch after epoch, in an order that hangs on the seed."""
         for epoch in count():
             rows = _load(self.paths, stream=True)
@@ -104,7 +104,10 @@ class ExampleStream:
                 rows = rows.shard(parts, part)
             for index, row in enumerate(rows.shuffle(seed=seed + epoch, buffer_size=shuffle_buffer)):
                 if whole_files or index % parts == part:
-                    yield example_of(_tar_record(row), f"{self.name}, part {part}, record {index}", self.root)
+                    try:
+                        yield example_of(_tar_record(row), f"{self.name}, part {part}, record {index}", self.root)
+                    except DataError as error:
+                        yield BadExample(error)
 
 
 def _paths(file: DataFile) -> list[Path]:
@@ -112,6 +115,8 @@ def _paths(file: DataFile) -> list[Path]:
     if not paths:
         raise DataError(f"no file matches {file.path}")
     for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give a file in it, .json, .jsonl, .parquet or .tar")
         if path.suffix not in (".json", ".jsonl", ".parquet", ".tar"):
             raise DataError(f"{path} is of no known kind; give .json, .jsonl, .parquet or .tar")
         if not path.is_file():
@@ -129,12 +134,15 @@ def _root(file: DataFile, paths: list[Path]) -> Path:
 
 
 def _encoded(text: bytes, path: Path) -> list[bytes]:
+    if not text.strip():
+        raise DataError(f"{path} is empty; it must be a list of records")
     try:
         rows = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list):
-        raise DataError(f"{path} holds {type(rows).__name__}; it must be a list of records")
+        kind = "one object" if isinstance(rows, dict) else "no list"
+        raise DataError(f"{path} holds {kind}; it must be a list of records")
     return [json.dumps(row).encode() for row in rows]
 
 

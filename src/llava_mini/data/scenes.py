@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from llava_mini.data.backgrounds import draw_background
 from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, draw_layout
 from llava_mini.data.shapes import SHAPES
 
-__all__ = ["CELLS", "SHAPES", "SIDE", "Scene", "SceneLibrary", "SceneObject", "draw_scene"]
+__all__ = ["CELLS", "SHAPES", "SIDE", "DrawnScene", "Scene", "SceneLibrary", "SceneObject", "draw_scene"]
 
 CELLS = 9
 """Cells along a side: 260 pixels at a stride of 32, as the embedded tower sees them."""
@@ -39,10 +39,8 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Hold a picture and everything that is known about it."""
+    """Hold everything that is known about a picture."""
 
-    image: Image.Image
-    """RGB, 260 × 260."""
     objects: tuple[SceneObject, ...]
     background: str | None
     """Colour word of a plain ground, else None."""
@@ -51,7 +49,15 @@ class Scene:
     kind: SceneKind
 
 
-def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> Scene:
+class DrawnScene(NamedTuple):
+    """Hold a picture and what it shows."""
+
+    image: Image.Image
+    """RGB, 260 × 260."""
+    scene: Scene
+
+
+def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> DrawnScene:
     """Draw the scene of a seed.
 
     Args:
@@ -68,7 +74,7 @@ def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> Scene:
     return compose(ground, word, layout)
 
 
-def compose(ground: Image.Image, word: str | None, layout: Layout) -> Scene:
+def compose(ground: Image.Image, word: str | None, layout: Layout) -> DrawnScene:
     """Paste the sprites and note what each pixel and cell shows."""
     owner = np.full((SIDE, SIDE), -1, dtype=np.int8)
     boxes = []
@@ -86,4 +92,4 @@ def compose(ground: Image.Image, word: str | None, layout: Layout) -> Scene:
         cover = Image.fromarray(mask.astype(np.uint8) * 255).resize((CELLS, CELLS), Image.Resampling.BOX)
         cells[np.asarray(cover) >= 0.4 * 255] = index
         objects.append(SceneObject(sprite.name, sprite.kind, sprite.colour, box, int(mask.sum())))
-    return Scene(ground, tuple(objects), word, cells, layout.kind)
+    return DrawnScene(ground, Scene(tuple(objects), word, cells, layout.kind))

@@ -69,6 +69,7 @@ def fetch(folder: Path, use: Use) -> list[Path]:
 
 def fetch_source(source: Source, folder: Path) -> Path:
     """Download and unpack one source, unless its folder exists; a broken download leaves no folder behind."""
+    folder = folder.absolute()  # the clients run in a folder of their own
     target = folder / source.folder
     if target.is_dir():
         return target

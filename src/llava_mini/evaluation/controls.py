@@ -1,13 +1,14 @@
-"""Ask every question three times: with its picture, with another's, and with a blank one.
+"""Ask every question four times: with its picture, with another's, with a blank one, and with none.
 
-A model that ignores the picture can look right; only the distance to its controls says that it sees. All three share
-the encoded pictures: a question costs its words alone.
+A model that ignores the picture can look right; only the distance to its controls says that it sees. All share the
+encoded pictures: a question costs its words alone.
 """
 
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,6 +32,8 @@ class Item:
     """Index of its picture or video."""
     question: str
     is_right: Callable[[str], bool]
+    right: str = ""
+    """A right answer."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Asked:
     """The answer with another item's picture."""
     blank: str
     """The answer with a grey picture."""
+    question_only: str
+    """The answer to the words alone."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ class Score:
     high: float
     shuffled: float
     blank: float
+    question_only: float
+    majority: float
+    """What the one best answer to all of them would reach."""
 
 
 @torch.no_grad()
@@ -69,7 +77,7 @@ def ask_with_controls(
     batch_size: int = 24,
     max_new_tokens: int = 16,
 ) -> list[Asked]:
-    """Answer every item with the right, a shuffled and a blank picture or video, greedily.
+    """Answer every item with the right, a shuffled and a blank picture or video and with none, greedily.
 
     Shuffled means: the one that comes next in a random order of them, so never its own. A blank video has as many
     frames as the right one.
@@ -83,6 +91,7 @@ def ask_with_controls(
     prefix = _encode(assistant, shelf)
     by_length = sorted(range(len(items)), key=lambda i: len(items[i].question))
     asked: dict[int, Asked] = {}
+    alone: dict[str, str] = {}
     for start in tqdm(range(0, len(items), batch_size), desc="asking", unit="batch"):
         rows = by_length[start : start + batch_size]
         batch = [items[row] for row in rows]
@@ -91,12 +100,16 @@ def ask_with_controls(
             [other[item.picture] for item in batch],
             [blank[_frames(media[item.picture])] for item in batch],
         ]
+        questions = [item.question for item in batch]
         answers = [
-            _answer(assistant, batch, [shelf[i] for i in p], prefix.select(torch.tensor(p)), max_new_tokens)
+            _answer(assistant, questions, [shelf[i] for i in p], prefix.select(torch.tensor(p)), max_new_tokens)
             for p in shown
         ]
-        for row, item, *texts in zip(rows, batch, *answers, strict=True):
-            asked[row] = Asked(item, *texts)
+        new = sorted(set(questions) - set(alone))
+        if new:
+            alone |= zip(new, _answer(assistant, new, None, None, max_new_tokens), strict=True)
+        for row, item, own, shuffled, blank_ in zip(rows, batch, *answers, strict=True):
+            asked[row] = Asked(item, own, shuffled, blank_, alone[item.question])
     return [asked[row] for row in range(len(items))]
 
 
@@ -118,12 +131,12 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 def table(scores: Sequence[Score]) -> str:
     """Return the scores as lines of text, in percent."""
-    lines = [f"{'kind':<14}{'n':>5}{'right':>8}{'95 %':>14}{'shuffled':>10}{'blank':>8}"]
+    lines = [f"{'kind':<20}{'n':>5}{'right':>8}{'95 %':>9}{'shuffled':>10}{'blank':>8}{'question':>10}{'majority':>10}"]
     for row in scores:
         interval = f"{100 * row.low:.0f}–{100 * row.high:.0f}"
         lines.append(
-            f"{row.kind:<14}{row.n:>5}{100 * row.accuracy:>8.1f}{interval:>14}"
-            f"{100 * row.shuffled:>10.1f}{100 * row.blank:>8.1f}"
+            f"{row.kind:<20}{row.n:>5}{100 * row.accuracy:>8.1f}{interval:>9}{100 * row.shuffled:>10.1f}"
+            f"{100 * row.blank:>8.1f}{100 * row.question_only:>10.1f}{100 * row.majority:>10.1f}"
         )
     return "\n".join(lines)
 
@@ -139,7 +152,15 @@ def _score(kind: str, group: Sequence[Asked]) -> Score:
         high,
         sum(one.item.is_right(one.shuffled) for one in group) / len(group),
         sum(one.item.is_right(one.blank) for one in group) / len(group),
+        sum(one.item.is_right(one.question_only) for one in group) / len(group),
+        _majority([one.item for one in group]),
     )
+
+
+def _majority(items: Sequence[Item]) -> float:
+    """Return the share that one and the same answer to every item gets right, the best there is."""
+    tried = {item.right for item in items if item.right}
+    return max((sum(item.is_right(answer) for item in items) for answer in tried), default=0) / len(items)
 
 
 def _frames(item: Media) -> int:
@@ -162,23 +183,24 @@ def _encode(assistant: Assistant, media: Sequence[Media]) -> VisionPrefix:
 
 
 def _answer(
-    assistant: Assistant, items: Sequence[Item], shown: Sequence[Media], prefix: VisionPrefix, max_new_tokens: int
+    assistant: Assistant,
+    questions: Sequence[str],
+    shown: Sequence[Media] | None,
+    prefix: VisionPrefix | None,
+    max_new_tokens: int,
 ) -> list[str]:
-    conversations = [
-        [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image", "image": one} if isinstance(one, Picture) else {"type": "video", "video": one},
-                    {"type": "text", "text": item.question},
-                ],
-            }
-        ]
-        for item, one in zip(items, shown, strict=True)
-    ]
+    conversations = []
+    for row, question in enumerate(questions):
+        content: list[dict[str, Any]] = [{"type": "text", "text": question}]
+        if shown is not None:
+            one = shown[row]
+            kind = "image" if isinstance(one, Picture) else "video"
+            content.insert(0, {"type": kind, kind: one})
+        conversations.append([{"role": "user", "content": content}])
     inputs = assistant.processor.tokenize_conversations(conversations, add_generation_prompt=True)
     inputs = {name: value.to(assistant.model.device) for name, value in inputs.items()}
-    made = assistant.model.generate(**inputs, vision_prefix=prefix, max_new_tokens=max_new_tokens, do_sample=False)
+    vision = {} if prefix is None else {"vision_prefix": prefix}
+    made = assistant.model.generate(**inputs, **vision, max_new_tokens=max_new_tokens, do_sample=False)
     texts: list[str] = assistant.processor.tokenizer.batch_decode(
         made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )

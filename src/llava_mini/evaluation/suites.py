@@ -34,7 +34,7 @@ def photographs(sources: Path, limit: int | None = None) -> Suite:
     """Name the main object of photographs; each is asked once, in two phrasings by turns."""
     chosen = load_photographs(sources)[:limit]
     items = [
-        Item(photo.group, index, _NAMING[index % 2], partial(names_match, names=photo.names))
+        Item(photo.group, index, _NAMING[index % 2], partial(names_match, names=photo.names), photo.names[0])
         for index, photo in enumerate(chosen)
     ]
     return Suite([Picture(photo.image, photo.group) for photo in chosen], items)
@@ -48,11 +48,11 @@ def scenes(sources: Path, limit: int | None = None, *, split: SceneSplit = "new"
     items = []
     for index in range(limit or 100):
         seed = _FIRST_SEED[split] + index
-        scene = draw_scene(seed, library, split)
-        pictures.append(Picture(scene.image, f"scene {seed}"))
+        image, scene = draw_scene(seed, library, split)
+        pictures.append(Picture(image, f"scene {seed}"))
         for question in ask_about(scene, random.Random(seed), names):
             if question.kind != "caption":  # a caption is right or wrong in too many ways
-                items.append(Item(question.kind, index, question.text, partial(is_correct, question)))
+                items.append(Item(question.kind, index, question.text, partial(is_correct, question), question.answer))
     return Suite(pictures, items)
 
 
@@ -64,7 +64,7 @@ def videos(sources: Path, limit: int | None = None, *, split: SceneSplit = "new"
     for index in range(limit or 100):
         made = draw_video(_FIRST_SEED[split] + index, library, split)
         films.append(Video.of(made.frames, f"video {index}"))
-        items += [Item(q.kind, index, q.text, partial(is_correct, q)) for q in made.questions]
+        items += [Item(q.kind, index, q.text, partial(is_correct, q), q.answer) for q in made.questions]
     return Suite(films, items)
 
 
@@ -76,6 +76,17 @@ SUITES: dict[str, Callable[[Path, int | None], Suite]] = {
 }
 
 
+BENCHMARK_VERSION = 1
+"""Of the benchmark "embedded": what is drawn, asked and counted as right. Numbers of two versions do not compare."""
+BENCHMARK: tuple[tuple[str, int | None, str], ...] = (
+    ("scenes", 300, ""),
+    ("unseen-scenes", 150, "unseen "),
+    ("photographs", None, "photographs "),
+    ("videos", 150, "video "),
+)
+"""Its suites, how many pictures of each, and what is put before the name of a kind of question."""
+
+
 def find_suite(name: str) -> Callable[[Path, int | None], Suite]:
     """Return a suite by name.
 
@@ -83,5 +94,5 @@ def find_suite(name: str) -> Callable[[Path, int | None], Suite]:
         ConfigError: when there is none.
     """
     if name not in SUITES:
-        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}, moments")
+        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}, moments, embedded")
     return SUITES[name]

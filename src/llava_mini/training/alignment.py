@@ -6,6 +6,7 @@ B pictures · N² patches · V words · d width.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class WordTable:
         """Return the row of a word, −100 for none or an unknown one."""
         return self._places.get(word or "", -100)
 
-    @property
+    @cached_property
     def _places(self) -> dict[str, int]:
         return {word: place for place, word in enumerate(self.words)}
 
@@ -93,16 +94,22 @@ def _thirds(patches: int) -> tuple[Tensor, Tensor]:
     return third.repeat_interleave(side), third.repeat(side)
 
 
+def third_of(share: float) -> int:
+    """Return in which third of the picture's side a point is: 0, 1 or 2."""
+    return min(2, int(3 * share))
+
+
 def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str, Tensor]:
     """Return the targets of `PatchAlignment` for a batch of scenes."""
     names, colours, main = [], [], []
-    for scene in scenes:
-        name_rows = torch.tensor([*(table.index(name) for name in scene.names), -100])
-        colour_rows = torch.tensor([*(table.index(colour) for colour in scene.colours), table.index(scene.background)])
-        names.append(name_rows[scene.cells])  # cell −1 takes the last entry: the background
-        colours.append(colour_rows[scene.cells])
-        covered = torch.bincount(scene.cells[scene.cells >= 0], minlength=len(scene.names))
-        main.append(name_rows[int(covered.argmax())] if scene.names else torch.tensor(-100))
+    for scene in (one.known for one in scenes):
+        cells = torch.from_numpy(scene.cell_objects).flatten().long()
+        name_rows = torch.tensor([*(table.index(thing.name) for thing in scene.objects), -100])
+        colour_rows = [*(table.index(thing.colour) for thing in scene.objects), table.index(scene.background)]
+        names.append(name_rows[cells])  # cell −1 takes the last entry: the background
+        colours.append(torch.tensor(colour_rows)[cells])
+        covered = torch.bincount(cells[cells >= 0], minlength=len(scene.objects))
+        main.append(name_rows[int(covered.argmax())])
     return {
         "vision_features": torch.cat([scene.features[:, -1] for scene in scenes]),
         "names": torch.stack(names),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from llava_mini.data.collator import Skipped
+from llava_mini.data.examples import BadExample
 from llava_mini.data.mixture import Reader
 from llava_mini.errors import DataError
 
@@ -64,6 +65,8 @@ class MicroBatches(IterableDataset[dict[str, Tensor]]):
         samples = []
         for item in items:
             try:
+                if isinstance(item, BadExample):
+                    raise item.error
                 samples.append(self.collator.prepare(item))
             except DataError as error:
                 self.skipped.add(item.id, error)

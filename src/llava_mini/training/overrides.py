@@ -84,8 +84,12 @@ def _as_recipe(values: dict[str, Any], meant: set[str]) -> Recipe:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {(error.strerror or 'unknown error').lower()}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where} is no YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no keys; it must be a YAML table, as 'seed: 1'")
     return found

@@ -54,16 +54,21 @@ class StagePlan:
     """Kept for the way back, on one device, at the widest point."""
 
 
+_WITHOUT_LANGUAGE_MODEL = {"alignment": "patches against words", "grounding": "words against pictures"}
+
+
 def plan(recipe: Recipe, *, devices: int = 8) -> str:
     """Reckon every stage of a recipe; text for people."""
     config = _config(recipe)
     count = devices if recipe.parallel else 1
     shown = [f"{recipe.name}: {recipe.summary}"]
     for stage in recipe.stages:
-        if stage.objective == "alignment":
-            shown.append(f"\nstage {stage.name}: patches against words; seconds a step, no language model runs")
+        if stage.objective in _WITHOUT_LANGUAGE_MODEL:
+            what = _WITHOUT_LANGUAGE_MODEL[stage.objective]
+            shown.append(f"\nstage {stage.name}: {what}; about a second a step, no language model runs")
             continue
         shown.append(_table(plan_stage(recipe, stage, config, count), recipe, count))
+        shown.append(_settings(stage))
     shown.append("\nlaunch:  " + _LAUNCH[recipe.parallel].format(name=recipe.name, devices=count))
     assumed = (
         f"a sample: one picture, {_TEXT_TOKENS} tokens of question, {_ANSWER_TOKENS} of answer, padding not counted"
@@ -187,6 +192,14 @@ def _embedded(changes: dict[str, object]) -> LlavaMiniConfig:
         tie_word_embeddings=True,
     )
     return embedded_config(text, **changes)
+
+
+def _settings(stage: Stage) -> str:
+    rates = ", ".join(f"{part} {rate:g}" for part, rate in stage.learning_rates.items())
+    length = f"{stage.steps} steps"
+    if not stage.steps and isinstance(stage.data, Files):
+        length = f"{stage.data.epochs:g} epochs of the files, {stage.data.batch_size} samples a step"
+    return f"  length                       {length}\n  learning rates               {rates}"
 
 
 def _table(planned: StagePlan, recipe: Recipe, devices: int) -> str:

@@ -13,7 +13,6 @@ from llava_mini.errors import ConfigError
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage
 
 _CAPTIONS = ("caption", "name")
-_ATTRIBUTES = ("name", "shape", "colour", "background", "count", "left_right", "above_below", "bigger", "where")
 _ALL_PARTS = {"language_model": 1e-4, "head": 1e-4, "compression": 1e-4, "pre_fusion": 1e-4, "projector": 1e-5}
 _LANGUAGE_MODELS: dict[Geometry, str] = {
     "vicuna-7b": "lmsys/vicuna-7b-v1.5",
@@ -114,38 +113,26 @@ def embedded() -> Recipe:
                 steps=40,
             ),
             Stage(
-                "shallow",
-                "shallow",
-                {"pre_fusion": 5e-4, "compression": 1e-4, "projector": 3e-5, "helper": 5e-4},
-                Scenes(6, imagined=0.1),
-                steps=2600,
-                helper_weight=1.0,
+                "grounding",
+                "grounding",
+                {"pre_fusion": 5e-4, "projector": 3e-5, "helper": 5e-4},
+                Scenes(12, imagined=0.1),
+                steps=1000,
             ),
             Stage(
                 "stage2",
                 "answers",
-                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 4e-4, "helper": 1e-4},
-                Scenes(4, imagined=0.25),
-                steps=800,
-                helper_weight=0.3,
-                lora_rank=16,
-            ),
-            Stage(
-                "attributes",
-                "answers",
-                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
-                Scenes(4, kinds=_ATTRIBUTES, imagined=0.15),
-                steps=400,
-                helper_weight=0.2,
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4},
+                Scenes(3, imagined=0.2, turns=3, texts=1),
+                steps=1500,
                 lora_rank=16,
             ),
             Stage(
                 "videos",
                 "answers",
-                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 1e-4},
-                Scenes(2, videos=2, kinds=_ATTRIBUTES, imagined=0.3),
+                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4},
+                Scenes(2, videos=2, imagined=0.3, turns=2, texts=1),
                 steps=500,
-                helper_weight=0.2,
                 lora_rank=16,
             ),
         ),
@@ -153,10 +140,10 @@ def embedded() -> Recipe:
 
 
 def smoke() -> Recipe:
-    """Run every stage of the embedded model for a few steps: does the machinery work here? About a minute."""
+    """Run four stages of the embedded model for a few steps: does the machinery work here? About a minute."""
     return Recipe(
         name="smoke",
-        summary="every stage of the embedded model for a few steps, a minute: does it work here?",
+        summary="four stages of the embedded model for a few steps, a minute, on a few scenes: does it work here?",
         start=Embedded(),
         stages=(
             Stage("alignment", "alignment", {"projector": 1e-3, "compression": 1e-3}, Scenes(4, imagined=0.25), 4),
@@ -167,7 +154,7 @@ def smoke() -> Recipe:
                 Scenes(2, questions_per_picture=1, kinds=_CAPTIONS, held_out=4),
                 2,
             ),
-            Stage("shallow", "shallow", {"pre_fusion": 3e-4, "helper": 3e-4}, Scenes(2, held_out=4), 4, 1.0),
+            Stage("grounding", "grounding", {"pre_fusion": 3e-4, "helper": 3e-4}, Scenes(2, held_out=4), 4),
             Stage("stage2", "answers", {"pre_fusion": 1e-4, "lora": 5e-4}, Scenes(2, held_out=4), 2, lora_rank=4),
         ),
     )

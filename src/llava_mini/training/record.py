@@ -18,11 +18,15 @@ from llava_mini.training.stages import Recipe
 
 def write_record(recipe: Recipe, out: Path) -> None:
     """Write the recipe beside the weights, and what runs it; what another recipe has made is never gone on with."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "unknown error").lower()
+        raise ConfigError(f"--out is {out}, which cannot be made a folder: {reason}") from error
     path, text = out / "recipe.json", json.dumps(asdict(recipe), indent=1)
     made = [*out.glob("start"), *out.glob("*/checkpoint-*"), *out.glob("*/trained.safetensors")]
     if made and path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{path} is of another recipe; choose another folder with --out")
+        raise ConfigError(f"{path} is of another recipe{_difference(path, text)}; choose another folder with --out")
     path.write_text(text, encoding="utf-8")
     packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
     line = {
@@ -34,6 +38,29 @@ def write_record(recipe: Recipe, out: Path) -> None:
     }
     with (out / "runs.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(line) + "\n")
+
+
+def _difference(path: Path, text: str) -> str:
+    """Name the first value in which the recipe of a folder is another one."""
+    try:
+        before, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(json.loads(text))
+    except ValueError:
+        return ""
+    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
+    return f": {key} was {before.get(key)!r} and is {now.get(key)!r}"
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    """Return the values of nested tables by their paths; an entry with a name, as a stage, goes by it."""
+    if isinstance(value, dict):
+        entries = {str(key): one for key, one in value.items()}
+    elif isinstance(value, list):
+        entries = {
+            one["name"] if isinstance(one, dict) and "name" in one else str(n): one for n, one in enumerate(value)
+        }
+    else:
+        return {path: value}
+    return {k: v for key, one in entries.items() for k, v in _flat(one, f"{path}.{key}" if path else key).items()}
 
 
 def _commit() -> str:

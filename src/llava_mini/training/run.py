@@ -23,12 +23,13 @@ from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import PatchAlignment
 from llava_mini.training.batches import MicroBatches
 from llava_mini.training.controls import example_controls, scene_controls
+from llava_mini.training.grounding import WordGrounding
 from llava_mini.training.objectives import Answers
 from llava_mini.training.record import write_record
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Embedded, Files, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
-from llava_mini.training.workshop import Drawn, Workshop, start_parts
+from llava_mini.training.workshop import Drawn, Workshop, begin_lookup, begin_projector
 
 _LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 _LORA_PLACES = {"language_model": r"model\.language_model", "pre_fusion": r"model\.pre_fusion"}
@@ -51,20 +52,25 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     Raises:
         TrainingError: when a signal stopped it or a checkpoint could not be written; nothing that was whole is lost.
     """
+    if until not in ("", *(stage.name for stage in recipe.stages)):
+        raise ConfigError(f"no stage is called {until!r}; there are {', '.join(stage.name for stage in recipe.stages)}")
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
         write_record(recipe, out)
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
-    if isinstance(recipe.start, Embedded):
-        start_parts(recipe.start, workshop)
-    if until not in ("", *(stage.name for stage in recipe.stages)):
-        raise ConfigError(f"no stage is called {until!r}; there are {', '.join(stage.name for stage in recipe.stages)}")
+    fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
+    if fresh:
+        begin_projector(workshop)
+    looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
     for stage in recipe.stages:
         if stage.lora_rank:
             add_lora(model, stage)
         done = out / stage.name / "trained.safetensors"
+        if looks_up and "pre_fusion" in stage.learning_rates:
+            begin_lookup(workshop)
+            looks_up = False
         if done.is_file():
             model.load_state_dict(load_file(done), strict=False)
         else:
@@ -107,7 +113,7 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
         activation_checkpointing=stage.checkpoint_activations,
         bf16=recipe.precision == "bfloat16",
         lr_scheduler_type=stage.schedule,
-        warmup_steps=max(stage.warmup_ratio > 0, round(stage.warmup_ratio * steps)),
+        warmup_steps=round(stage.warmup_ratio * steps),
         max_grad_norm=stage.max_gradient_norm,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -178,6 +184,8 @@ def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
     model = workshop.model
     if stage.objective == "alignment":
         return PatchAlignment(model, _drawn(stage, workshop).table)
+    if stage.objective == "grounding":
+        return WordGrounding(model, _drawn(stage, workshop).table)
     if stage.objective == "shallow" and not (model.config.fusion_layers and stage.helper_weight):
         raise ConfigError(f"stage {stage.name!r} trains pre-fusion: it needs fusion_layers and a helper_weight")
     objective = Answers(model, through=stage.objective, helper_weight=stage.helper_weight)
@@ -200,7 +208,16 @@ def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | Ex
     classifier = projector.classifier if isinstance(projector, SemanticProjector) else None
     drawn = _drawn(stage, workshop)
     return SceneCollator(
-        stage, workshop.processor, drawn.table, classifier, drawn.class_names, tokens, seed, drawn.videos
+        stage,
+        workshop.processor,
+        drawn.table,
+        classifier,
+        drawn.class_names,
+        drawn.names,
+        tokens,
+        seed,
+        drawn.videos,
+        drawn.texts,
     )
 
 

@@ -4,20 +4,26 @@ M pictures and videos · F frames · B questions · L text.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from llava_mini.data.collator import pack_rows
+from llava_mini.data.mentions import mention_one, mention_things
 from llava_mini.data.names import are_kin
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
-from llava_mini.data.questions import Question, ask_name, ask_presence
+from llava_mini.data.questions import Question, ask_about, ask_name, ask_presence
 from llava_mini.inputs.chat import ChatTokens, tokenize_chat
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes
+from llava_mini.training.grounding import grounding_batch
 from llava_mini.training.stages import Scenes, Stage
+
+_ROW_TOKENS = 256
+"""A packed row of the language model, at least."""
 
 
 @dataclass
@@ -30,10 +36,14 @@ class SceneCollator:
     classifier: nn.Linear | None
     """The tower's classifier, whose classes are planted; None: nothing is planted."""
     class_names: list[str]
+    names: Sequence[str]
+    """Names that scenes can show; absent things are drawn from them."""
     tokens_per_frame: int
     seed: int = 0
     videos: PreparedScenes | None = None
     """Made videos; `videos` of them join every batch."""
+    texts: Sequence[tuple[str, str]] = ()
+    """Questions without pictures and their answers; `texts` of them join every batch."""
 
     @property
     def data(self) -> Scenes:
@@ -51,7 +61,6 @@ class SceneCollator:
             counts[name] = counts.get(name, 0) + 1
         # 118 classes are dogs: a name with n classes is drawn only n^0.25 times as often as a name with one.
         self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
-        self._tokens: dict[tuple[str, str, int], ChatTokens] = {}
 
     def join(self, scenes: Sequence[PreparedScene]) -> dict[str, Tensor]:
         """Build a batch; chance hangs on the seed and on which scenes meet, so a resumed run draws the same."""
@@ -69,6 +78,8 @@ class SceneCollator:
         names = [self.class_names[int(number)] if here else None for number, here in zip(classes, planted, strict=True)]
         if self.stage.objective == "alignment":
             return self._alignment(scenes, features, names)
+        if self.stage.objective == "grounding":
+            return {**self._grounding(scenes, names, rng), "vision_features": features}
         return self._answers(scenes, features, names, rng)
 
     def _alignment(
@@ -84,6 +95,18 @@ class SceneCollator:
                 batch["main"][row] = self.table.index(name)
         return {**batch, "vision_features": whole}
 
+    def _grounding(
+        self, scenes: Sequence[PreparedScene], planted: list[str | None], rng: random.Random
+    ) -> dict[str, Tensor]:
+        most = self.data.mentions
+        rows = [
+            mention_things(one.known, rng, self.names, most)
+            if name is None
+            else mention_one(name, rng, self.class_names, most)
+            for one, name in zip(scenes, planted, strict=True)
+        ]
+        return grounding_batch(rows, self.table, self.processor.tokenizer, rng)
+
     def _answers(
         self, scenes: Sequence[PreparedScene], features: Tensor, planted: list[str | None], rng: random.Random
     ) -> dict[str, Tensor]:
@@ -94,9 +117,14 @@ class SceneCollator:
         picture: list[int] = []
         for row, (scene, name) in enumerate(zip([*scenes, *videos], [*planted, *(None for _ in videos)], strict=True)):
             medium: Literal["image", "video"] = "image" if row < len(scenes) else "video"
-            for question in self._questions(scene, name, rng):
-                chats.append(self._tokenize(question, medium, len(shown[row])))
+            asked = [(question.text, question.answer) for question in self._questions(scene, name, rng)]
+            for turns in _conversations(asked, self.data.turns, rng):
+                chats.append(self._tokenize(turns, medium, len(shown[row])))
                 picture.append(row)
+        if self.data.texts and self.texts:
+            chats += [self._tokenize([turn], None, 0) for turn in rng.sample(self.texts, self.data.texts)]
+            picture += [len(shown)] * self.data.texts
+            shown.append(features[:0])  # a text alone shows nothing
         longest = max(len(chat.ids) for chat in chats)
         input_ids = torch.zeros(len(chats), longest, dtype=torch.long)
         attention_mask, labels = torch.zeros_like(input_ids), torch.full_like(input_ids, -100)
@@ -112,6 +140,7 @@ class SceneCollator:
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "labels": labels,
+            "packed": pack_rows([len(chat.ids) for chat in chats], longest, max(longest, _ROW_TOKENS)),
         }
 
     def _questions(self, scene: PreparedScene, planted: str | None, rng: random.Random) -> list[Question]:
@@ -119,23 +148,35 @@ class SceneCollator:
             other = rng.choice([name for name in self.class_names if not are_kin(name, planted)])
             present = rng.random() < 0.5
             return [ask_name(planted, rng), ask_presence(planted if present else other, rng, present=present)]
-        fitting = [q for q in scene.questions if q.kind in self.data.kinds] or scene.questions
+        asked = scene.questions if scene.scene is None else ask_about(scene.scene, rng, self.names)
+        fitting = [question for question in asked if question.kind in self.data.kinds] or asked
         one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
         return rng.sample(one_of_each, min(self.data.questions_per_picture, len(one_of_each)))
 
-    def _tokenize(self, question: Question, medium: Literal["image", "video"], frames: int) -> ChatTokens:
-        """Tokenize one turn, its placeholder expanded."""
-        key = (question.text, question.answer, frames if medium == "video" else 0)
-        if key not in self._tokens:
-            messages: list[dict[str, Any]] = [
-                {"role": "user", "content": [{"type": medium}, {"type": "text", "text": question.text}]},
-                {"role": "assistant", "content": question.answer},
-            ]
-            chat = tokenize_chat(self.processor.tokenizer, messages, str(self.processor.chat_template))
-            place, token = self.processor.placeholders[medium], self.processor.image_token_id
-            repeats = [frames * self.tokens_per_frame if i == place else 1 for i in chat.ids]
-            self._tokens[key] = ChatTokens(
-                [token if i == place else i for i, n in zip(chat.ids, repeats, strict=True) for _ in range(n)],
-                [answer for answer, n in zip(chat.answers, repeats, strict=True) for _ in range(n)],
-            )
-        return self._tokens[key]
+    def _tokenize(
+        self, turns: Sequence[tuple[str, str]], medium: Literal["image", "video"] | None, frames: int
+    ) -> ChatTokens:
+        """Tokenize a conversation, its placeholder expanded."""
+        messages: list[dict[str, Any]] = []
+        for text, answer in turns:
+            content = [{"type": medium}] if medium and not messages else []
+            messages.append({"role": "user", "content": [*content, {"type": "text", "text": text}]})
+            messages.append({"role": "assistant", "content": answer})
+        chat = tokenize_chat(self.processor.tokenizer, messages, str(self.processor.chat_template))
+        place, token = self.processor.placeholders.get(medium or "image"), self.processor.image_token_id
+        repeats = [frames * self.tokens_per_frame if i == place else 1 for i in chat.ids]
+        return ChatTokens(
+            [token if i == place else i for i, n in zip(chat.ids, repeats, strict=True) for _ in range(n)],
+            [answer for answer, n in zip(chat.answers, repeats, strict=True) for _ in range(n)],
+        )
+
+
+def _conversations(
+    asked: Sequence[tuple[str, str]], most: int, rng: random.Random
+) -> Iterator[Sequence[tuple[str, str]]]:
+    """Divide questions about one picture into conversations of one turn to `most`."""
+    start = 0
+    while start < len(asked):
+        length = rng.randint(1, most)
+        yield asked[start : start + length]
+        start += length

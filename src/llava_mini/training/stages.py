@@ -32,9 +32,15 @@ class Scenes:
     pictures: int
     """Scenes of a step; each brings its questions."""
     videos: int = 0
-    """Made videos of a step, beside the pictures; not with the objectives "alignment" and "all_tokens"."""
+    """Made videos of a step, beside the pictures; only with the objectives "shallow" and "answers"."""
     questions_per_picture: int = 6
     """Questions asked of one picture or video in a step, at most."""
+    turns: int = 1
+    """Questions of one conversation, at most; how many is drawn anew each time."""
+    texts: int = 0
+    """Conversations without a picture in a step; only with the objective "answers"."""
+    mentions: int = 14
+    """Names read beside a picture with the objective "grounding", at most."""
     imagined: float = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     kinds: tuple[str, ...] = ()
@@ -73,9 +79,10 @@ class Stage:
 
     name: str
     """Folder of the stage's results."""
-    objective: Literal["alignment", "all_tokens", "shallow", "answers"]
-    """"alignment": patches against words. "all_tokens": answers from all N² tokens, no compression, no fusion.
-    "shallow": answers read off pre-fusion. "answers": answers from the whole model."""
+    objective: Literal["alignment", "grounding", "all_tokens", "shallow", "answers"]
+    """"alignment": patches against words. "grounding": fused names against what the picture says of them.
+    "all_tokens": answers from all N² tokens, no compression, no fusion. "shallow": answers read off pre-fusion.
+    "answers": answers from the whole model."""
     learning_rates: dict[str, float]
     """Learning rate of each part that learns; parts that are absent are frozen."""
     data: Scenes | Files

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ from llava_mini.training.stages import Stage, part_of
 
 _UNFINISHED = "unfinished"
 _CHECKPOINTS_KEPT = 1
+_NO_NUMBERS = ("epoch", "total_flos")
+"""What transformers logs of data sets without an end: shares of `max_steps`, and nothing."""
+_TOLD_EVERY_S = 30.0
 
 
 class StageTrainer(Trainer):
@@ -105,13 +109,14 @@ class StageTrainer(Trainer):
 
     @torch.no_grad()
     def _held_out_loss(self, batches: list[dict[str, Tensor]]) -> float:
-        """Return the mean loss of a supervised token."""
+        """Return the mean loss of a supervised token; of a batch, where none is supervised."""
         total, count = 0.0, 0
         for batch in batches:
-            items = int((batch["labels"][:, 1:] != -100).sum())
+            answers = {"num_items_in_batch": 1} if "labels" in batch else {}
             with self.compute_loss_context_manager():
-                out = self.model_wrapped(**self._prepare_inputs(batch), num_items_in_batch=1)
-            total, count = total + float(out["answer_loss"]), count + items
+                out = self.model_wrapped(**self._prepare_inputs(batch), **answers)
+            total += float(out["answer_loss"] if answers else out["loss"])
+            count += int((batch["labels"][:, 1:] != -100).sum()) if answers else 1
         return total / max(1, count)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -223,26 +228,42 @@ class JsonLines(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero:
+            told = {name: value for name, value in (logs or {}).items() if name not in _NO_NUMBERS}
             with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": state.global_step, "time": round(time.time()), **(logs or {})}) + "\n")
+                lines.write(json.dumps({"step": state.global_step, "time": round(time.time()), **told}) + "\n")
 
 
 class Progress(TrainerCallback):
-    """A bar with the loss and the time that is left."""
+    """Loss and time left: a bar in a terminal, elsewhere a line now and then."""
 
     bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far an earlier run came."""
         if state.is_world_process_zero:
-            name = Path(args.output_dir).name
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=name, unit="step", disable=None)
+            self.name, self.first, self.began, self.told = (
+                Path(args.output_dir).name,
+                state.global_step,
+                time.monotonic(),
+                0.0,
+            )
+            begin = f", from step {state.global_step}" if state.global_step else ""
+            print(f"{self.name}: {state.max_steps} steps{begin}", file=sys.stderr, flush=True)
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", disable=None)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Show the loss beside the bar."""
-        if self.bar is not None and logs:
-            shown = {name: f"{logs[name]:.3f}" for name in ("loss", "eval_loss", "eval_loss_shuffled") if name in logs}
-            self.bar.set_postfix(shown, refresh=False)
+        """Show the loss."""
+        if self.bar is None or not logs:
+            return
+        shown = {name: f"{logs[name]:.3f}" for name in ("loss", "eval_loss", "eval_loss_shuffled") if name in logs}
+        self.bar.set_postfix(shown, refresh=False)
+        last = state.global_step == state.max_steps
+        if self.bar.disable and "loss" in logs and (last or time.monotonic() - self.told > _TOLD_EVERY_S):
+            done = state.global_step - self.first
+            left = (time.monotonic() - self.began) / max(1, done) * (state.max_steps - state.global_step)
+            where = f"{self.name}: step {state.global_step} of {state.max_steps}"
+            print(f"{where}, loss {shown['loss']}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+            self.told = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move on by one."""
@@ -256,19 +277,23 @@ class Progress(TrainerCallback):
 
 
 class StopsOnSignal(TrainerCallback):
-    """On SIGTERM: finish the step, write a checkpoint, stop; on all processes at the same step."""
+    """On SIGTERM or Ctrl-C: finish the step, write a checkpoint, stop; on all processes at the same step.
+
+    A second Ctrl-C stops at once.
+    """
 
     def __init__(self) -> None:
         self.asked = self.stopped = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Listen; only a program's main thread may."""
         with suppress(ValueError):
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = {one: signal.signal(one, self._ask) for one in (signal.SIGTERM, signal.SIGINT)}
 
     def _ask(self, *_: Any) -> None:
         self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop if any process was asked to."""
@@ -282,8 +307,8 @@ class StopsOnSignal(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Listen no more."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for one, before in self._before.items():
+            signal.signal(one, before)
 
 
 def _flush(folder: Path) -> None:

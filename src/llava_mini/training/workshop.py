@@ -1,7 +1,9 @@
 """What a recipe works with: the model as training starts, and what its stages learn from."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,24 @@ from torch.nn import functional as F
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.embedded import ADAPTER, assemble, embedded_folder
-from llava_mini.checkpoints.parts import join_parts
+from llava_mini.checkpoints.parts import check_folders, join_parts
 from llava_mini.data.class_names import load_class_names
-from llava_mini.data.colours import COLOURS
 from llava_mini.data.cutouts import load_cutouts
+from llava_mini.data.mixture import mix
 from llava_mini.data.prepared import PreparedScenes
-from llava_mini.data.scenes import SHAPES
+from llava_mini.data.scenes import SHAPES, SceneLibrary
+from llava_mini.data.texts import read_texts
 from llava_mini.errors import ConfigError, ModelError, TrainingError
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
-from llava_mini.training.alignment import ACROSS, DOWN, WordTable, embed_words
-from llava_mini.training.stages import Embedded, Parts, Pretrained, Recipe, Scenes
+from llava_mini.training.alignment import WordTable, embed_words
+from llava_mini.training.grounding import FACT_WORDS
+from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes
 from llava_mini.training.starts import start_lookup, start_projector
+
+_LOOKED_AT = 60
+"""Pictures of which the patches are compared with words."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,12 @@ class Drawn:
     """Words that patches are aligned with."""
     class_names: list[str]
     """A plain name for each class of the tower's classifier."""
+    names: tuple[str, ...]
+    """Names that scenes can show."""
     videos: PreparedScenes | None = None
     """Made videos, where a stage asks for them."""
+    texts: Sequence[tuple[str, str]] = ()
+    """Questions without pictures and their answers, likewise."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +62,58 @@ class Workshop:
     """What stages on drawn scenes need."""
 
 
-def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, sources: Path) -> Workshop:
+def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, texts: Path, sources: Path) -> Workshop:
     """Build the model as training starts, after a look whether all that it learns from is there.
 
     Args:
         out: folder of the run; parts are joined there once.
         scenes: folder of prepared training scenes, looked into when a stage learns from them.
         videos: folder of prepared training videos, likewise.
+        texts: file of texts and answers, likewise.
         sources: folder of the fetched packages, likewise.
     """
+    if isinstance(recipe.start, Parts):
+        check_folders(Path(recipe.start.language_model), Path(recipe.start.vision_tower))
+    if isinstance(recipe.start, Pretrained) and recipe.start.model != "embedded":
+        _trained(recipe.start)
+    for stage in recipe.stages:
+        if isinstance(stage.data, Files) and not (out / stage.name / "trained.safetensors").is_file():
+            mix(stage.data.files, recipe.seed)
     kinds = [stage.data for stage in recipe.stages if isinstance(stage.data, Scenes)]
     if not kinds:
         return _begin(recipe, out)
     pictures = PreparedScenes(scenes)  # what is missing is said before a model is built
     films = PreparedScenes(videos) if any(data.videos for data in kinds) else None
+    read = read_texts(texts) if any(data.texts for data in kinds) else []
     class_names = load_class_names(sources)
-    names = {cutout.name for cutout in load_cutouts(sources, "train")}
+    names = SceneLibrary(load_cutouts(sources, "train")).names
+    pictures[0].known  # noqa: B018 - says whether these are scenes at all
     shop = _begin(recipe, out)
-    words = sorted({*names, *class_names, *COLOURS, *SHAPES, *ACROSS, *DOWN})
+    words = sorted({*names, *class_names, *SHAPES, *chain(*FACT_WORDS.values())})
     embedded = embed_words(words, shop.model.word_embeddings, shop.processor.tokenizer)
-    drawn = Drawn(pictures, WordTable(tuple(words), F.normalize(embedded, dim=-1)), class_names, films)
+    drawn = Drawn(pictures, WordTable(tuple(words), F.normalize(embedded, dim=-1)), class_names, names, films, read)
     return Workshop(shop.model, shop.processor, shop.base, drawn)
 
 
-def start_parts(start: Embedded, workshop: Workshop) -> None:
-    """Start what no package brings: the codebook of class names, and words that look at their like."""
-    drawn, model, tokenizer = workshop.drawn, workshop.model, workshop.processor.tokenizer
-    if start.trained or drawn is None:
-        return
+def begin_projector(workshop: Workshop) -> None:
+    """Start the semantic projector, which no package brings: a codebook of class names."""
+    drawn, model = workshop.drawn, workshop.model
     projector = model.model.multi_modal_projector
-    if isinstance(projector, SemanticProjector):
-        start_projector(projector, embed_words(drawn.class_names, model.word_embeddings, tokenizer), drawn.scenes)
-    if start.lookup and model.model.pre_fusion is not None:
-        words = embed_words(list(drawn.table.words), model.word_embeddings, tokenizer)
-        start_lookup(model.model.pre_fusion.decoder.layers[0], words)
+    if drawn is not None and isinstance(projector, SemanticProjector):
+        words = embed_words(drawn.class_names, model.word_embeddings, workshop.processor.tokenizer)
+        start_projector(projector, words, drawn.scenes)
+
+
+@torch.no_grad()
+def begin_lookup(workshop: Workshop) -> None:
+    """Start pre-fusion's first layer with words that look at their like among the patches, aligned by now."""
+    drawn, model = workshop.drawn, workshop.model
+    if drawn is None or model.model.pre_fusion is None:
+        return
+    words = embed_words(list(drawn.table.words), model.word_embeddings, workshop.processor.tokenizer)
+    chosen = range(0, len(drawn.scenes), max(1, len(drawn.scenes) // _LOOKED_AT))
+    patches = torch.cat([model.model._project(drawn.scenes[i].features).flatten(0, 2) for i in chosen])
+    start_lookup(model.model.pre_fusion.decoder.layers[0], words, patches)
 
 
 def _begin(recipe: Recipe, out: Path) -> Workshop:
@@ -111,7 +140,12 @@ def _trained(start: Pretrained) -> Path:
         return embedded_folder()
     folder = Path(start.model)
     if not start.model or not (folder / "config.json").is_file():
-        raise ModelError(f"start.model is {start.model!r}, which is no folder of a model; give one with --model")
+        if not start.model:
+            raise ModelError("the recipe names no model to begin with; give its folder with --model")
+        inside = f"; did you mean {folder / 'model'}?" if (folder / "model" / "config.json").is_file() else ""
+        raise ModelError(
+            f"start.model is {start.model!r}, which is no folder of a model{inside or '; give one with --model'}"
+        )
     return folder
 
 

@@ -1,0 +1,128 @@
+"""Names read beside a scene, and what the scene says of each: is it there, how many, what colour, where, how large."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llava_mini.data.answers import gives_away
+from llava_mini.data.colours import COLOURS
+from llava_mini.data.names import are_kin, category_of, is_countable, plural
+from llava_mini.data.scenes import SHAPES, SIDE, Scene, SceneObject
+
+_THIS = ("picture", "image", "this", "thing", "object")
+_ALL = ("objects", "things")
+_NEAR = 0.6
+"""How often an absent name is one of the same category as something that is there."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One name, and what the scene says of it; None where it says nothing."""
+
+    text: str
+    present: bool | None = None
+    number: int | None = None
+    """How many there are, one to four."""
+    name: str | None = None
+    """What it is, of a word that is not itself a name: a colour, "the picture"."""
+    colour: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    """Centre and size of the only one, across and down, as shares of the picture's side."""
+
+
+def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int) -> list[Mention]:
+    """Name what the scene shows, and as many things that it does not, in random order.
+
+    Args:
+        scene: what was drawn.
+        rng: the source of chance.
+        names: the names such scenes can show; absent things are drawn from them.
+        most: mentions that are returned at most.
+    """
+    there: list[Mention] = []
+    while len(there) < most // 3:  # few things are named several times, each time after other words
+        there += [*_names(scene, rng), *_colours(scene)]
+    there = rng.sample(there, most // 3)
+    generic = _generic(scene)
+    rng.shuffle(generic)
+    mentions = [*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3]]
+    rng.shuffle(mentions)
+    return mentions
+
+
+def mention_one(name: str, rng: random.Random, names: Sequence[str], most: int) -> list[Mention]:
+    """Name the one thing that is known of a picture, and things that it is not; arguments as of `mention_things`."""
+    mentions = [Mention(name, True), Mention(rng.choice(_THIS), name=name)]
+    for other in rng.sample(names, min(len(names), most)):
+        if not are_kin(other, name) and len(mentions) < min(most, 4):
+            mentions.append(Mention(other, False))
+    rng.shuffle(mentions)
+    return mentions
+
+
+def _names(scene: Scene, rng: random.Random) -> list[Mention]:
+    """Name each kind of thing, in the singular or the plural."""
+    mentions = []
+    for name in dict.fromkeys(thing.name for thing in scene.objects):
+        these = [thing for thing in scene.objects if thing.name == name]
+        colours = {thing.colour for thing in these}
+        colour = these[0].colour if len(colours) == 1 and not gives_away(name, COLOURS) else None
+        text = plural(name) if len(these) > 1 or (is_countable(name) and rng.random() < 0.3) else name
+        # Most things are alone; asked of all, the number would be learned as "one".
+        number = len(these) if len(these) > 1 or rng.random() < 0.2 else None
+        mentions.append(Mention(text, True, number, colour=colour, box=_only(these)))
+    return mentions
+
+
+def _colours(scene: Scene) -> list[Mention]:
+    """Name each colour, where every thing has one: what is it that has it?"""
+    if not all(thing.colour for thing in scene.objects):
+        return []
+    mentions = []
+    for colour in dict.fromkeys(thing.colour for thing in scene.objects if thing.colour):
+        these = [thing for thing in scene.objects if thing.colour == colour]
+        names = {thing.name for thing in these}
+        mentions.append(Mention(colour, True, name=names.pop() if len(names) == 1 else None, box=_only(these)))
+    return mentions
+
+
+def _generic(scene: Scene) -> list[Mention]:
+    """Read words that stand for the picture, its ground, or all things in it."""
+    mentions = [Mention("background", colour=scene.background)] if scene.background else []
+    first = scene.objects[0]
+    if len(scene.objects) == 1:
+        mentions += [Mention(word, name=first.name, box=_only(scene.objects)) for word in _THIS]
+    elif len({thing.name for thing in scene.objects}) > 1:
+        mentions += [Mention(word, number=len(scene.objects)) for word in _ALL]
+    if all(thing.kind == "shape" for thing in scene.objects):
+        mentions.append(Mention("shapes", number=len(scene.objects)))
+        if len(scene.objects) == 1:
+            mentions.append(Mention("shape", name=first.name, colour=first.colour, box=_only(scene.objects)))
+    return mentions
+
+
+def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) -> list[Mention]:
+    """Name things, shapes and colours that are not there, many of them like those that are."""
+    shown = {thing.name for thing in scene.objects}
+    near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
+    alike = [name for name in names if near and category_of(name) in near] or names
+    absent: list[str] = []
+    for _ in range(4 * count):
+        if any(thing.kind == "shape" for thing in scene.objects) and rng.random() < 0.4:
+            name = rng.choice(SHAPES)
+        else:
+            name = rng.choice(alike if rng.random() < _NEAR else names)
+        if name not in absent and not any(are_kin(name, other) for other in shown):
+            absent.append(name)
+    used = {thing.colour for thing in scene.objects} | {scene.background}
+    if None not in used:
+        absent.insert(rng.randrange(2), rng.choice([colour for colour in COLOURS if colour not in used]))
+    return [Mention(name, False) for name in absent[:count]]
+
+
+def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:
+    """Return centre and size of the only one."""
+    if len(things) != 1:
+        return None
+    left, top, right, bottom = (edge / SIDE for edge in things[0].box)
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top

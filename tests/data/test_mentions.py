@@ -1,0 +1,70 @@
+"""Mentions: what a name is said to be is what the scene shows, and as much is named that is not there."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from cutout_library import library as cutout_library
+
+from llava_mini.data.mentions import Mention, mention_one, mention_things
+from llava_mini.data.names import are_kin, plural
+from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
+
+NAMES = ("dog", "cat", "owl", "apple", "pear", "bus", "hammer", "rose", "grapes")
+CAT = SceneObject("cat", "cutout", "black", (0, 0, 130, 65), 5000)
+STAR = SceneObject("star", "shape", "red", (130, 130, 260, 260), 9000)
+CELLS = np.full((9, 9), -1, dtype=np.int8)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    library: SceneLibrary = cutout_library(tmp_path_factory.mktemp("cutouts"))
+    return [draw_scene(seed, library, "train").scene for seed in range(300)]
+
+
+def read(scene: Scene, times: int = 40) -> dict[str, Mention]:
+    return {m.text: m for seed in range(times) for m in mention_things(scene, random.Random(seed), NAMES, 14)}
+
+
+def test_a_name_is_said_to_be_there_with_its_colour_and_its_box() -> None:
+    found = read(Scene((CAT, STAR), "white", CELLS, "mixed"))
+    assert (found["cat"].present, found["cat"].colour) == (True, "black")
+    assert found["cat"].box == pytest.approx((0.25, 0.125, 0.5, 0.25))
+    assert (found["red"].present, found["red"].name) == (True, "star")
+    assert found["background"].colour == "white"
+    assert found["things"].number == 2
+
+
+def test_copies_are_counted_and_have_no_one_place() -> None:
+    found = read(Scene((CAT, CAT, CAT), None, CELLS, "count"))
+    assert (found["cats"].number, found["cats"].box) == (3, None)
+    assert "background" not in found
+
+
+def test_the_only_thing_is_what_the_picture_shows() -> None:
+    found = read(Scene((CAT,), None, CELLS, "single"))
+    assert {found[word].name for word in ("picture", "this", "object")} == {"cat"}
+
+
+def test_what_is_not_there_is_no_kin_of_what_is_and_half_of_all(scenes: list[Scene]) -> None:
+    there = Counter[bool]()
+    for number, scene in enumerate(scenes):
+        shown = {thing.name for thing in scene.objects}
+        colours = {thing.colour for thing in scene.objects}
+        for mention in mention_things(scene, random.Random(number), NAMES, 14):
+            if mention.present is not None:
+                there[mention.present] += 1
+            if mention.present is False:
+                assert mention.text not in colours
+                assert not any(are_kin(mention.text, name) for name in shown)
+            elif mention.present:
+                assert mention.text in {*shown, *map(plural, shown), *colours}
+    assert 0.4 < there[False] / sum(there.values()) < 0.6
+
+
+def test_a_picture_of_which_one_thing_is_known_is_asked_for_no_more() -> None:
+    mentions = mention_one("dog", random.Random(0), NAMES, 14)
+    assert Counter(mention.present for mention in mentions)[True] == 1
+    assert [mention.name for mention in mentions if mention.name] == ["dog"]
+    assert all(mention.box is None and mention.number is None for mention in mentions)

@@ -1,0 +1,72 @@
+"""Words learn to read the picture: rows of names, what is right of each, and a loss that asks the picture."""
+
+import random
+from typing import get_args
+
+import torch
+from tiny import EMBEDDED, tiny_model, tiny_processor
+from torch.nn import functional as F
+
+from llava_mini.data.mentions import Mention
+from llava_mini.training.alignment import WordTable
+from llava_mini.training.grounding import FACT_WORDS, Fact, WordGrounding, grounding_batch
+
+WORDS = tuple(dict.fromkeys(["cat", "star", *(word for words in FACT_WORDS.values() for word in words)]))
+CAT = Mention("cat", True, 2, colour="red", box=(0.9, 0.5, 0.2, 0.2))
+RED = Mention("red", True, name="star")
+DOG = Mention("dog", False)
+
+
+def table() -> WordTable:
+    generator = torch.Generator().manual_seed(0)
+    return WordTable(WORDS, F.normalize(torch.randn(len(WORDS), 32, generator=generator), dim=-1))
+
+
+def batch(*rows: list[Mention]) -> dict[str, torch.Tensor]:
+    tokenizer = tiny_processor(tiny_model(**EMBEDDED).config).tokenizer
+    return grounding_batch(rows, table(), tokenizer, random.Random(0))
+
+
+def test_each_mention_is_asked_for_what_is_known_of_it() -> None:
+    made = batch([CAT, RED], [DOG])
+    assert made["mentions"][:, 0].tolist() == [0, 0, 1]
+    assert made["present"].tolist() == [1, 1, 0]
+    assert made["number"].tolist() == [1, -100, -100]
+    assert made["colour"].tolist() == [FACT_WORDS["colour"].index("red"), -100, -100]
+    assert (made["across"].tolist(), made["down"].tolist()) == ([2, -100, -100], [1, -100, -100])
+    assert made["name"].tolist() == [-100, WORDS.index("star"), -100]
+    assert made["boxes"].isfinite().all(dim=-1).tolist() == [True, False, False]
+
+
+def test_a_mention_is_read_at_its_last_token() -> None:
+    tokenizer = tiny_processor(tiny_model(**EMBEDDED).config).tokenizer
+    made = batch([CAT, DOG, RED])
+    ids = made["input_ids"][0].tolist()
+    for (_, place), mention in zip(made["mentions"].tolist(), (CAT, DOG, RED), strict=True):
+        text = tokenizer.decode(ids[: place + 1])
+        assert text.rstrip().endswith(mention.text), text
+
+
+def test_the_loss_is_the_mean_of_its_facts_and_nothing_that_is_unknown_counts() -> None:
+    torch.manual_seed(0)
+    objective = WordGrounding(tiny_model(**EMBEDDED), table(), box_weight=0.0)
+    made = batch([DOG])
+    out = objective(vision_features=torch.randn(1, 1, 16, 48), **made)
+    scores = F.normalize(out["read"], dim=-1) @ table().embeddings.T * objective.helper_scale.exp()
+    yes_or_no = scores[:, [WORDS.index("no"), WORDS.index("yes")]]
+    expected = F.cross_entropy(yes_or_no, torch.tensor([0])) / len(get_args(Fact))
+    torch.testing.assert_close(out["loss"], expected)
+
+
+def test_another_picture_changes_what_a_word_reads_and_gradients_reach_pre_fusion() -> None:
+    torch.manual_seed(0)
+    objective = WordGrounding(tiny_model(**EMBEDDED), table())
+    made = batch([CAT, DOG], [RED, DOG])
+    features = torch.randn(2, 1, 16, 48)
+    own = objective(vision_features=features, **made)
+    other = objective(vision_features=features.flip(0), **made)
+    assert not torch.allclose(own["read"], other["read"])
+    own["loss"].backward()
+    fusion = objective.model.pre_fusion
+    assert fusion is not None
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in fusion.parameters() if p.requires_grad)
