@@ -110,7 +110,7 @@ def test_every_command_line_parses(document: Path) -> None:
         if verb == "train" and values and not values["list_"]:
             assert values["recipe"] in {*RECIPES, "NAME"}, line
         if verb == "evaluate" and values:
-            assert set(values["suites"]) <= {*SUITES, "moments", "NAME"}, line
+            assert set(values["suites"]) <= {*SUITES, "moments", "embedded", "NAME"}, line
         if verb == "ask" and values:
             assert all((ROOT / file).is_file() for file in values["arguments"][:-1]), line
 
