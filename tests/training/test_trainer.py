@@ -16,6 +16,7 @@ from tiny import EMBEDDED, tiny_model, tiny_processor
 from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.errors import ConfigError, DataError
+from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training import run
 from llava_mini.training.alignment import WordTable
 from llava_mini.training.grounding import FACT_WORDS
@@ -100,12 +101,14 @@ def test_the_tower_the_embeddings_and_the_classifier_never_move(tmp_path: Path) 
 
 def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    adapter = load_file(run.run(recipe_of(_STAGE2), shop, tmp_path / "run"))
+    made = run.run(recipe_of(_STAGE2), shop, tmp_path / "run")
     fresh = workshop(tmp_path).model
-    load_adapter(fresh, adapter)
+    load_adapter(fresh, load_file(tmp_path / "run" / "adapter.safetensors"))
     ids = torch.tensor([[10, 11, 12, 13]])
     # The adapter is stored in fp16.
     torch.testing.assert_close(fresh(ids).logits, shop.model.eval()(ids).logits, atol=2e-2, rtol=1e-2)
+    whole = LlavaMiniForConditionalGeneration.from_pretrained(made)
+    torch.testing.assert_close(whole(ids).logits, fresh(ids).logits)
 
 
 def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:

@@ -77,11 +77,12 @@ class PatchAlignment(nn.Module):
         tokens, _ = self.model._compress(vision_features[:, None], projected)
         patches = self._scores(projected.flatten(0, 2))
         loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
-        loss = loss + self.token_weight * _cross_entropy(self._scores(tokens[:, 0]), main)
+        if self.model.compressor is not None:
+            loss = loss + self.token_weight * _cross_entropy(self._scores(tokens.mean(dim=1)), main)
         rows, columns = (third.repeat(len(names)) for third in _thirds(names.shape[1]))
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.across], columns)
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.down], rows)
-        return {"loss": loss, "token_logits": self._scores(tokens[:, 0]).detach()}
+        return {"loss": loss}
 
     def _scores(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) @ self.words.T * self.sharpness.exp()

@@ -4,8 +4,9 @@ Source: LLaVA-Mini, section 4.3, section 5.1 and Table 9 for the paper's; what t
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from llava_mini.checkpoints.geometry import Geometry
 from llava_mini.data.readers import DataFile
@@ -139,6 +140,41 @@ def embedded() -> Recipe:
     )
 
 
+_COMPARED: dict[str, tuple[str, dict[str, object]]] = {
+    "compare-mini": ("one token by queries, with pre-fusion: LLaVA-Mini", {}),
+    "compare-average": ("one token by average pooling, with pre-fusion", {"compression": "average"}),
+    "compare-one-token": ("one token by queries, without pre-fusion", {"fusion_layers": 0}),
+    "compare-more-tokens": ("16 tokens without pre-fusion: as much work", {"fusion_layers": 0, "compression_size": 4}),
+    "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
+}
+
+
+def compared(name: str) -> Recipe:
+    """Train one of the forms that the paper's Tables 1, 6 and 8 compare, on the embedded model's parts, in short.
+
+    All see the same scenes and the same questions in the same order. A form without pre-fusion has nothing that
+    grounding could teach; the time of those steps goes to stage 2.
+    """
+    summary, changes = _COMPARED[name]
+    whole = embedded()
+    stages = {stage.name: stage for stage in whole.stages}
+    fuses = "fusion_layers" not in changes
+    first = tuple(_learning_what_is_there(stages[one], changes) for one in ("alignment", "stage1"))
+    grounding = (replace(stages["grounding"], steps=300),) if fuses else ()
+    second = _learning_what_is_there(stages["stage2"], changes)
+    second = replace(second, data=Scenes(3, turns=3), steps=300 if fuses else 400)
+    return Recipe(name, summary, Embedded(changes=changes), (*first, *grounding, second))
+
+
+def _learning_what_is_there(stage: Stage, changes: Mapping[str, object]) -> Stage:
+    """Return a stage without the rates of parts that a form does not have, or that have no weights in it."""
+    gone = {"pre_fusion"} if changes.get("fusion_layers") == 0 else set()
+    gone |= {"compression"} if changes.get("compression") in ("none", "average") else set()
+    return replace(
+        stage, learning_rates={part: rate for part, rate in stage.learning_rates.items() if part not in gone}
+    )
+
+
 def smoke() -> Recipe:
     """Run four stages of the embedded model for a few steps: does the machinery work here? About a minute."""
     return Recipe(
@@ -212,6 +248,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qlora": qlora,
     "embedded": embedded,
     "smoke": smoke,
+    **{name: partial(compared, name) for name in _COMPARED},
 }
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainingArguments, set_seed
 
-from llava_mini.checkpoints.embedded import LORA_SCALE
+from llava_mini.checkpoints.embedded import LORA_SCALE, load_adapter
 from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
 from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
@@ -46,8 +46,8 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
         until: name of the last stage that is wanted now; no result is written before all are done.
 
     Returns:
-        The folder of stage `until`; else `adapter.safetensors` in fp16 for the embedded model's parts, or `model`, a
-        folder that `--model` takes.
+        The folder of stage `until`; else `model`, a folder that `--model` takes. Beside it lies what was learned alone:
+        `adapter.safetensors` in fp16 for the embedded model's parts, `adapter` in PEFT's form where LoRA alone learned.
 
     Raises:
         TrainingError: when a signal stopped it or a checkpoint could not be written; nothing that was whole is lost.
@@ -85,7 +85,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     if state.is_main_process:
         _write_result(recipe, workshop, out)
     state.wait_for_everyone()
-    return out / ("model" if workshop.base else "adapter.safetensors")
+    return out / "model"
 
 
 class _Trained(dict[str, Tensor]):
@@ -277,13 +277,30 @@ def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
     plain = plain_names(learned)
     if workshop.base is None:
         metadata = {"recipe": recipe.name, "lora_scale": str(LORA_SCALE)}
-        _save_whole({name: value.half() for name, value in plain.items()}, out / "adapter.safetensors", metadata)
+        adapter = {name: value.half() for name, value in plain.items()}
+        _save_whole(adapter, out / "adapter.safetensors", metadata)
+        if not (out / "model").exists():
+            _save_model(workshop, adapter, out / "model")
         return
     only_lora = [stage for stage in recipe.stages if set(stage.learning_rates) == {"lora"}]
     if len(only_lora) == len(recipe.stages):
         save_peft(learned, _lora_config(recipe.stages[-1]), out / "adapter")
     if not (out / "model").exists():
         put_into(workshop.base, plain, out / "model", scale=lambda _: LORA_SCALE)
+
+
+def _save_model(workshop: Workshop, adapter: dict[str, Tensor], folder: Path) -> None:
+    """Write the model as the adapter makes it, in fp32, LoRA folded in."""
+    state = workshop.model.state_dict()
+    base = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
+    model = LlavaMiniForConditionalGeneration(workshop.model.config)
+    model.load_state_dict(base)
+    load_adapter(model, adapter)
+    model.generation_config = workshop.model.generation_config
+    partial = folder.with_suffix(".part")
+    model.save_pretrained(partial)
+    workshop.processor.save_pretrained(partial)
+    partial.rename(folder)
 
 
 def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
