@@ -322,3 +322,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatc
     done(recipe, tmp_path / "full")
     assert losses(tmp_path / "full") == losses(tmp_path / "whole")
     assert same(tmp_path / "full", tmp_path / "whole")
+
+
+def test_where_all_samples_are_bad_nobody_waits_for_a_good_one(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    bad = {"id": "x", "image": "none.png", "conversations": json.loads(path.read_text())[0]["conversations"]}
+    path.write_text(json.dumps([bad] * 3))
+    with pytest.raises(DataError, match=r"100 micro-batches in a row hold no good sample; see \S+skipped.jsonl"):
+        done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "run", skip_bad=9)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llava_mini.data.examples import BadExample, Example
-from llava_mini.data.readers import DataFile, Examples, ExampleStream
+from llava_mini.data.readers import DataFile, Examples, ExampleStream, find_paths
 from llava_mini.errors import DataError
 
 
@@ -95,17 +95,27 @@ class StreamMixture:
         return islice(drawn(), earlier * size, None)
 
 
-def mix(files: Sequence[DataFile], seed: int) -> Mixture | StreamMixture:
-    """Open the files of a stage.
+def check_named(files: Sequence[DataFile]) -> None:
+    """Check that there are files, without reading them.
 
     Raises:
-        DataError: when there is none, or one that cannot be read.
+        DataError: when none is named, or one is missing, of an unknown kind, or has a weight below 0.
     """
     if not files:
         raise DataError("no file of examples is named; give one with --data")
     for file in files:
         if file.weight < 0:
             raise DataError(f"the weight of {file.path} is {file.weight}; it must not be negative")
+        find_paths(file)
+
+
+def mix(files: Sequence[DataFile], seed: int) -> Mixture | StreamMixture:
+    """Open the files of a stage.
+
+    Raises:
+        DataError: when there is none, or one that cannot be read.
+    """
+    check_named(files)
     if any(file.stream for file in files):
         return StreamMixture(files, seed)
     return Mixture([(Examples(file), file.weight) for file in files], seed)

@@ -69,7 +69,7 @@ class Examples(Sequence[Example]):
     """
 
     def __init__(self, file: DataFile) -> None:
-        paths = _paths(file)
+        paths = find_paths(file)
         self.root = _root(file, paths)
         self.name = paths[0].name if len(paths) == 1 else file.path
         self.records: Any
@@ -91,7 +91,7 @@ class ExampleStream:
     """The examples of parquet or tar files as a stream; each of `parts` readers gets its own."""
 
     def __init__(self, file: DataFile) -> None:
-        self.paths = _paths(file)
+        self.paths = find_paths(file)
         self.root = _root(file, self.paths)
         self.name = Path(file.path).name
 
@@ -110,7 +110,12 @@ class ExampleStream:
                         yield BadExample(error)
 
 
-def _paths(file: DataFile) -> list[Path]:
+def find_paths(file: DataFile) -> list[Path]:
+    """Return the files that a `DataFile` names, all of one kind.
+
+    Raises:
+        DataError: when there is none.
+    """
     paths = sorted(Path(path) for path in glob.glob(file.path)) if "*" in file.path else [Path(file.path)]  # noqa: PTH207
     if not paths:
         raise DataError(f"no file matches {file.path}")

@@ -13,6 +13,8 @@ from llava_mini.data.examples import BadExample
 from llava_mini.data.mixture import Reader
 from llava_mini.errors import DataError
 
+_PATIENCE = 100
+
 
 class Collator(Protocol):
     """Turns items into what the objective takes, one by one and then together."""
@@ -56,6 +58,8 @@ class MicroBatches(IterableDataset[dict[str, Tensor]]):
             ahead = group
             while not samples:  # all were bad: the next ones stand in, and are taken in their own turn too
                 ahead += groups
+                if ahead - group > _PATIENCE * groups:
+                    raise DataError(f"{_PATIENCE} micro-batches in a row hold no good sample; see {self.skipped.path}")
                 samples = self._good(islice(self.reader.read(ahead % groups, groups, self.size, ahead), self.size))
             yield self.collator.join(samples)
             group += groups

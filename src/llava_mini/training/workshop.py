@@ -16,7 +16,7 @@ from llava_mini.checkpoints.embedded import ADAPTER, assemble, embedded_folder
 from llava_mini.checkpoints.parts import check_folders, join_parts
 from llava_mini.data.class_names import load_class_names
 from llava_mini.data.cutouts import load_cutouts
-from llava_mini.data.mixture import mix
+from llava_mini.data.mixture import check_named
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import SHAPES, SceneLibrary
 from llava_mini.data.texts import read_texts
@@ -78,7 +78,7 @@ def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, text
         _trained(recipe.start)
     for stage in recipe.stages:
         if isinstance(stage.data, Files) and not (out / stage.name / "trained.safetensors").is_file():
-            mix(stage.data.files, recipe.seed)
+            check_named(stage.data.files)
     kinds = [stage.data for stage in recipe.stages if isinstance(stage.data, Scenes)]
     if not kinds:
         return _begin(recipe, out)
