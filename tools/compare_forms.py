@@ -1,0 +1,69 @@
+"""The table of the compared forms from saved results: accuracy of each seed beside its controls, and work.
+
+    python tools/compare_forms.py docs/results/forms
+
+The folder holds what `llava-mini evaluate scenes --json` printed of each training, as `<recipe>-<seed>.json`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from llava_mini.checkpoints.embedded import assemble
+from llava_mini.training.recipes import find_recipe
+from llava_mini.training.stages import Embedded
+
+QUESTION = "How many stars are in the picture?"
+
+
+@torch.no_grad()
+def work(changes: dict[str, Any]) -> tuple[int, float, float]:
+    """Return vision tokens, and GFLOP of a question before and after which its picture is known, without the tower."""
+    model, processor = assemble(None, **changes)
+    picture = Image.new("RGB", (260, 260), "grey")
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    inputs = processor.tokenize_conversations([[{"role": "user", "content": content}]], add_generation_prompt=True)
+    features = model.model.get_vision_features(processor.prepare_frames([picture])[None])
+    with FlopCounterMode(display=False) as first:
+        prefix = model.model.encode_images(vision_features=features)
+        model(**inputs, vision_prefix=prefix, logits_to_keep=1)
+    with FlopCounterMode(display=False) as again:
+        model(**inputs, vision_prefix=prefix, logits_to_keep=1)
+    return model.config.tokens_per_frame, first.get_total_flops() / 1e9, again.get_total_flops() / 1e9
+
+
+def main(folder: Path) -> None:
+    """Print the table in Markdown."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("compare-*.json")):
+        recipe, _, _ = path.stem.rpartition("-")
+        results.setdefault(recipe, []).append(json.loads(path.read_text(encoding="utf-8"))["scenes"])
+    if not results:
+        sys.exit(f"no compare-*.json in {folder}")
+    kinds = [kind for kind in next(iter(results.values()))[0] if kind != "all"]
+    print(
+        "| form | tokens | GFLOP, a known picture's | all, each seed | shuffled | blank | " + " | ".join(kinds) + " |"
+    )
+    print("|---" * (6 + len(kinds)) + "|")
+    for recipe, seeds in sorted(results.items(), key=lambda row: -_mean(row[1], "all", "accuracy")):
+        chosen = find_recipe(recipe)
+        assert isinstance(chosen.start, Embedded)
+        tokens, first, again = work(dict(chosen.start.changes))
+        each = ", ".join(f"{100 * seed['all']['accuracy']:.1f}" for seed in seeds)
+        controls = [f"{100 * _mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
+        by_kind = [f"{100 * _mean(seeds, kind, 'accuracy'):.0f}" for kind in kinds]
+        cells = [chosen.summary, str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
+        print("| " + " | ".join(cells) + " |")
+
+
+def _mean(seeds: list[dict[str, Any]], kind: str, value: str) -> float:
+    return sum(float(seed[kind][value]) for seed in seeds) / len(seeds)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
