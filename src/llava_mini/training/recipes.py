@@ -144,7 +144,7 @@ _COMPARED: dict[str, tuple[str, dict[str, object]]] = {
     "compare-mini": ("one token by queries, with pre-fusion: LLaVA-Mini", {}),
     "compare-average": ("one token by average pooling, with pre-fusion", {"compression": "average"}),
     "compare-one-token": ("one token by queries, without pre-fusion", {"fusion_layers": 0}),
-    "compare-more-tokens": ("16 tokens without pre-fusion, a little more work", {"fusion_layers": 0, "compression_size": 4}),
+    "compare-more-tokens": ("16 tokens without pre-fusion, more work", {"fusion_layers": 0, "compression_size": 4}),
     "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
 }
 
