@@ -1,25 +1,32 @@
 """Patches learn the words of what covers them, and where they are."""
 
+import numpy as np
 import torch
 from tiny import EMBEDDED, tiny_model
 from torch.nn import functional as F
 
-from llava_mini.training.alignment import ACROSS, DOWN, PatchAlignment, WordTable
+from llava_mini.data.prepared import PreparedScene
+from llava_mini.data.scenes import Scene, SceneObject
+from llava_mini.training.alignment import ACROSS, DOWN, PatchAlignment, WordTable, alignment_targets
 
+NO_BOXES = torch.full((1, 9, 4), torch.nan)
 WORDS = ("cat", "red", *ACROSS, "top", "bottom")
 
 
-def objective() -> PatchAlignment:
+def objective_table() -> WordTable:
     generator = torch.Generator().manual_seed(0)
-    table = WordTable(WORDS, F.normalize(torch.randn(len(WORDS), 32, generator=generator), dim=-1))
-    return PatchAlignment(tiny_model(**EMBEDDED), table)
+    return WordTable(WORDS, F.normalize(torch.randn(len(WORDS), 32, generator=generator), dim=-1))
+
+
+def objective() -> PatchAlignment:
+    return PatchAlignment(tiny_model(**EMBEDDED), objective_table())
 
 
 def test_an_unlabelled_picture_still_teaches_its_cells_where_they_are() -> None:
     aligned = objective()
     nothing = torch.full((1, 9), -100)
     features = torch.randn(1, 9, 48)
-    losses = aligned(features, nothing, nothing, nothing[:, 0])
+    losses = aligned(features, nothing, nothing, nothing[:, 0], NO_BOXES)
     scores = aligned._scores(aligned.model._project(features[:, None]).flatten(0, 2))
     third = torch.arange(3)
     across = F.cross_entropy(scores[:, [WORDS.index(word) for word in ACROSS]], third.repeat(3))
@@ -32,7 +39,17 @@ def test_a_named_cell_costs_the_cross_entropy_of_its_name_and_colour() -> None:
     names, colours = torch.full((1, 9), -100), torch.full((1, 9), -100)
     names[0, 4], colours[0, 2] = WORDS.index("cat"), WORDS.index("red")
     features = torch.randn(1, 9, 48)
-    unnamed = aligned(features, names * 0 - 100, colours * 0 - 100, torch.tensor([-100]))["loss"]
-    named = aligned(features, names, colours, torch.tensor([-100]))["loss"]
+    unnamed = aligned(features, names * 0 - 100, colours * 0 - 100, torch.tensor([-100]), NO_BOXES)["loss"]
+    named = aligned(features, names, colours, torch.tensor([-100]), NO_BOXES)["loss"]
     scores = aligned._scores(aligned.model._project(features[:, None])[0, 0]).log_softmax(dim=-1)
     torch.testing.assert_close(named - unnamed, -scores[4, 0] - scores[2, 1])
+
+
+def test_a_patch_is_asked_for_the_way_to_its_object_and_for_its_size() -> None:
+    cells = np.full((3, 3), -1, dtype=np.int8)
+    cells[1, 2] = 0
+    cat = SceneObject("cat", "cutout", "red", (130, 65, 260, 195), 9000)
+    scene = PreparedScene(0, torch.randn(1, 1, 9, 48), Scene((cat,), None, cells, "single"))
+    boxes = alignment_targets([scene], objective_table())["boxes"][0]
+    assert boxes.isfinite().all(dim=-1).tolist() == [False] * 5 + [True] + [False] * 3
+    torch.testing.assert_close(boxes[5], torch.tensor([0.75 - 2.5 / 3, 0.0, 0.5, 0.5]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llava_mini.data.answers import gives_away
 from llava_mini.data.colours import COLOURS
 from llava_mini.data.names import are_kin, category_of, is_countable, plural
-from llava_mini.data.scenes import SHAPES, SIDE, Scene, SceneObject
+from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 
 _THIS = ("picture", "image", "this", "thing", "object")
 _ALL = ("objects", "things")
@@ -122,7 +122,4 @@ def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) 
 
 def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:
     """Return centre and size of the only one."""
-    if len(things) != 1:
-        return None
-    left, top, right, bottom = (edge / SIDE for edge in things[0].box)
-    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    return (*things[0].centre, *things[0].size) if len(things) == 1 else None

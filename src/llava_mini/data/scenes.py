@@ -36,6 +36,11 @@ class SceneObject:
         """Return the middle of the box as fractions of the picture."""
         return (self.box[0] + self.box[2]) / (2 * SIDE), (self.box[1] + self.box[3]) / (2 * SIDE)
 
+    @property
+    def size(self) -> tuple[float, float]:
+        """Return width and height of the box as fractions of the picture."""
+        return (self.box[2] - self.box[0]) / SIDE, (self.box[3] - self.box[1]) / SIDE
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:

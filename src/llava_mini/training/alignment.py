@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from llava_mini.data.prepared import PreparedScene
+from llava_mini.data.scenes import Scene
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 ACROSS, DOWN = ("left", "middle", "right"), ("top", "middle", "bottom")
@@ -46,7 +47,9 @@ class PatchAlignment(nn.Module):
     """Cross-entropy of patches and compressed tokens against names and colours.
 
     loss = CE(patch, name) + CE(patch, colour) + w_token · CE(token, name of the largest object)
-         + w_place · (CE(patch, left | middle | right) + CE(patch, top | middle | bottom)).
+         + w_place · (CE(patch, left | middle | right) + CE(patch, top | middle | bottom))
+         + w_box · |probe(patch) − box of its object as seen from the patch|.
+    The probe is thrown away: what it reads, a patch has learned to say.
     """
 
     def __init__(
@@ -56,15 +59,19 @@ class PatchAlignment(nn.Module):
         *,
         token_weight: float = 0.3,
         place_weight: float = 0.3,
+        box_weight: float = 5.0,
     ) -> None:
         super().__init__()
         self.model = model.model
         self.words = nn.Buffer(table.embeddings, persistent=False)
         self.sharpness = nn.Parameter(torch.tensor(3.0))
-        self.token_weight, self.place_weight = token_weight, place_weight
+        self.helper = nn.Linear(table.embeddings.shape[1], 4)
+        self.token_weight, self.place_weight, self.box_weight = token_weight, place_weight, box_weight
         self.across, self.down = ([table.index(word) for word in words] for words in (ACROSS, DOWN))
 
-    def forward(self, vision_features: Tensor, names: Tensor, colours: Tensor, main: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, vision_features: Tensor, names: Tensor, colours: Tensor, main: Tensor, boxes: Tensor
+    ) -> dict[str, Tensor]:
         """Return the loss.
 
         Args:
@@ -72,6 +79,8 @@ class PatchAlignment(nn.Module):
             names: `(B, N²)`, row of the word table, −100 where nothing is named.
             colours: `(B, N²)`, likewise.
             main: `(B,)`, the largest object's name.
+            boxes: `(B, N², 4)`, from the patch to the centre of its object, and the object's size, as shares of the
+                side; not a number where nothing is.
         """
         projected = self.model._project(vision_features[:, None])
         tokens, _ = self.model._compress(vision_features[:, None], projected)
@@ -82,6 +91,9 @@ class PatchAlignment(nn.Module):
         rows, columns = (third.repeat(len(names)) for third in _thirds(names.shape[1]))
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.across], columns)
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.down], rows)
+        placed = boxes.isfinite().all(dim=-1)
+        if bool(placed.any()):
+            loss = loss + self.box_weight * (self.helper(projected[:, 0][placed]) - boxes[placed]).abs().mean()
         return {"loss": loss}
 
     def _scores(self, vectors: Tensor) -> Tensor:
@@ -102,7 +114,7 @@ def third_of(share: float) -> int:
 
 def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str, Tensor]:
     """Return the targets of `PatchAlignment` for a batch of scenes."""
-    names, colours, main = [], [], []
+    names, colours, main, boxes = [], [], [], []
     for scene in (one.known for one in scenes):
         cells = torch.from_numpy(scene.cell_objects).flatten().long()
         name_rows = torch.tensor([*(table.index(thing.name) for thing in scene.objects), -100])
@@ -111,12 +123,25 @@ def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str
         colours.append(torch.tensor(colour_rows)[cells])
         covered = torch.bincount(cells[cells >= 0], minlength=len(scene.objects))
         main.append(name_rows[int(covered.argmax())])
+        boxes.append(_seen_from_cells(scene, cells))
     return {
         "vision_features": torch.cat([scene.features[:, -1] for scene in scenes]),
         "names": torch.stack(names),
         "colours": torch.stack(colours),
         "main": torch.stack(main),
+        "boxes": torch.stack(boxes),
     }
+
+
+def _seen_from_cells(scene: Scene, cells: Tensor) -> Tensor:
+    """Return the way from each cell to the centre of its object, and the object's size: `(N², 4)`."""
+    side = math.isqrt(len(cells))
+    middles = (torch.arange(side) + 0.5) / side
+    here = torch.stack([middles.repeat(side), middles.repeat_interleave(side)], dim=1)
+    nothing = (math.nan,) * 4
+    boxes = torch.tensor([*((*thing.centre, *thing.size) for thing in scene.objects), nothing])[cells]
+    boxes[:, :2] -= here
+    return boxes
 
 
 def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator) -> Tensor:

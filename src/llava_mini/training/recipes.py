@@ -102,7 +102,7 @@ def embedded() -> Recipe:
             Stage(
                 "alignment",
                 "alignment",
-                {"projector": 1e-3, "compression": 1e-3},
+                {"projector": 1e-3, "compression": 1e-3, "helper": 1e-3},
                 Scenes(32, imagined=0.25),
                 steps=800,
             ),
@@ -182,7 +182,13 @@ def smoke() -> Recipe:
         summary="four stages of the embedded model for a few steps, a minute, on a few scenes: does it work here?",
         start=Embedded(),
         stages=(
-            Stage("alignment", "alignment", {"projector": 1e-3, "compression": 1e-3}, Scenes(4, imagined=0.25), 4),
+            Stage(
+                "alignment",
+                "alignment",
+                {"projector": 1e-3, "compression": 1e-3, "helper": 1e-3},
+                Scenes(4, imagined=0.25),
+                4,
+            ),
             Stage(
                 "stage1",
                 "all_tokens",

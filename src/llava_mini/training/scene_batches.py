@@ -92,6 +92,7 @@ class SceneCollator:
             if name is not None:
                 batch["names"][row] = torch.where(changed[row], self.table.index(name), -100)
                 batch["colours"][row] = -100
+                batch["boxes"][row] = float("nan")
                 batch["main"][row] = self.table.index(name)
         return {**batch, "vision_features": whole}
 
