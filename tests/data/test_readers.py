@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from llava_mini.data.examples import Example, example_of
+from llava_mini.data.examples import BadExample, Example, example_of
 from llava_mini.data.readers import DataFile, Examples, ExampleStream
 from llava_mini.errors import DataError
 
@@ -59,7 +60,7 @@ def shown(example: Example) -> list[Any]:
         (
             {"image": ["a.png", "b.png"], "conversations": turns("<image> or <image>?", "Both; <image> is a word.")},
             [
-                ("user", [("image", "/pictures/a.png"), "or", ("image", "/pictures/b.png"), "?"]),
+                ("user", [("image", "/pictures/a.png"), " or ", ("image", "/pictures/b.png"), "?"]),
                 ("assistant", "Both; <image> is a word."),
             ],
         ),
@@ -208,6 +209,43 @@ def test_the_readers_of_a_stream_share_its_examples(tmp_path: Path, kind: str, p
         own = len([n for n in range(4) if n % parts == part])
         seen += answers(list(islice(stream.read(part, parts, seed=0), own)))
     assert sorted(seen) == ["No. 0.", "No. 1.", "No. 2.", "No. 3."]
+
+
+@pytest.mark.parametrize("files", [1, 2, 4])
+def test_workers_of_a_loader_share_the_files_of_a_stream_once(
+    tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(files):
+        (tmp_path / str(number)).mkdir()
+        written(tmp_path / str(number), "parquet").rename(tmp_path / f"{number}.parquet")
+    stream = ExampleStream(DataFile(str(tmp_path / "*.parquet"), stream=True))
+    seen = 0
+    for worker in range(2):
+        info = torch.utils.data._utils.worker.WorkerInfo(id=worker, num_workers=2, seed=0, dataset=None)
+        monkeypatch.setattr("torch.utils.data._utils.worker._worker_info", info)
+        own = answers(list(islice(stream.read(worker, 2, seed=0), 2 * files)))  # half of all: an epoch of this reader
+        seen += len(own)
+        assert max(own.count(f"No. {n}.") for n in range(4)) <= max(1, files // 2)
+    assert seen == 4 * files
+
+
+def test_a_reader_for_whom_nothing_is_left_says_so(tmp_path: Path) -> None:
+    stream = ExampleStream(DataFile(str(written(tmp_path, "parquet")), stream=True))
+    with pytest.raises(DataError, match="has no record for reader 6 of 6; use fewer workers"):
+        next(stream.read(5, 6, seed=0))
+
+
+def test_a_bad_record_of_a_stream_has_one_name_in_every_epoch(tmp_path: Path) -> None:
+    path = written(tmp_path, "jsonl")
+    import datasets
+
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["images"] = []
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "bad.parquet"))
+    stream = ExampleStream(DataFile(str(tmp_path / "bad.parquet"), stream=True))
+    bad = [one.id for one in islice(stream.read(0, 1, seed=0), 12) if isinstance(one, BadExample)]
+    assert len(bad) == 3
+    assert len(set(bad)) == 1
 
 
 def test_a_stream_goes_on_for_ever_in_another_order(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava_mini.assistant import Assistant
+from llava_mini.data.collator import ExampleCollator
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError, DataError, TrainingError
+from llava_mini.training.controls import example_controls
 from llava_mini.training.run import run
 from llava_mini.training.stages import Recipe, part_of
 from llava_mini.training.workshop import Workshop, open_workshop
@@ -330,3 +332,49 @@ def test_where_all_samples_are_bad_nobody_waits_for_a_good_one(tmp_path: Path) -
     path.write_text(json.dumps([bad] * 3))
     with pytest.raises(DataError, match=r"100 micro-batches in a row hold no good sample; see \S+skipped.jsonl"):
         done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "run", skip_bad=9)
+
+
+def test_a_run_that_stopped_between_two_stages_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=2)
+    first = replace(recipe.stages[0], name="one", learning_rates={"projector": 1e-3})
+    second = replace(recipe.stages[0], learning_rates={"lora": 1e-3}, lora_rank=2)
+    both = replace(recipe, stages=(first, second))
+    done(both, tmp_path / "whole")
+    done(both, tmp_path / "halves", until="one")
+    done(both, tmp_path / "halves")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+    assert all(
+        torch.equal(value, weights(tmp_path / "halves")[name]) for name, value in weights(tmp_path / "whole").items()
+    )
+
+
+def test_lora_learns_in_full_precision_whatever_the_arithmetic(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=1, learning_rates={"lora": 1e-3}, lora_rank=2)
+    done(replace(recipe, precision="bfloat16"), tmp_path / "run")
+    assert {value.dtype for name, value in weights(tmp_path / "run").items() if "lora_" in name} == {torch.float32}
+
+
+def test_a_part_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora has a learning rate, but the model has no weights of that part"):
+        done(make_recipe(tmp_path, learning_rates={"projector": 1e-3, "lora": 1e-3}), tmp_path / "run")
+
+
+def test_the_recipe_of_a_run_is_not_written_again(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=1)
+    done(recipe, tmp_path / "run")
+    (tmp_path / "run/recipe.json").chmod(0o444)
+    before = (tmp_path / "run/recipe.json").stat().st_mtime_ns
+    done(recipe, tmp_path / "run")
+    assert (tmp_path / "run/recipe.json").stat().st_mtime_ns == before
+
+
+def test_the_shuffled_control_shows_another_picture_where_several_questions_share_one(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    red, green, *_ = json.loads(path.read_text())
+    path.write_text(json.dumps([red, red, red, green]))
+    shop = opened(make_recipe(tmp_path), tmp_path)
+    collator = ExampleCollator(shop.processor, shop.processor.tokens_per_frame)
+    batches = example_controls([DataFile(str(path))], collator, 4)
+    own, other = (batches[name][0]["pixel_values"] for name in ("", "_shuffled"))
+    assert len(own) == len(other) == 4
+    assert not any(torch.equal(one, another) for one, another in zip(own, other, strict=True))

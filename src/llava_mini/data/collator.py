@@ -135,7 +135,8 @@ class Skipped:
         """Return the ids that have been left out so far, by any process."""
         if not self.path.is_file():
             return set()
-        return {json.loads(line)["id"] for line in self.path.read_text(encoding="utf-8").splitlines()}
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return {json.loads(line)["id"] for line in lines if line.endswith("\n")}  # a torn one is written again
 
     def add(self, id_: str, error: DataError) -> None:
         """Leave one out.

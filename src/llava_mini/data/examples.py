@@ -14,6 +14,7 @@ from llava_mini.inputs.chat import IMAGE_TOKEN, MEDIA_KEYS, VIDEO_TOKEN, Message
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _PLACE = re.compile(f"({IMAGE_TOKEN}|{VIDEO_TOKEN})")
+_LINE_BREAKS = re.compile(r"^\s*\n\s*|\s*\n\s*$")
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
@@ -99,8 +100,14 @@ def _video_chatgpt(record: Mapping[str, Any], id_: str, root: Path) -> Messages:
     video = {"type": "video", "path": _path(found, root)}
     return [
         {"role": "user", "content": [video, {"type": "text", "text": str(record["q"]).strip()}]},
-        {"role": "assistant", "content": str(record["a"])},
+        {"role": "assistant", "content": _answer(record["a"], id_)},
     ]
+
+
+def _answer(value: Any, id_: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{id_}: an answer is {value!r}; give its text, or leave the record out")
+    return value
 
 
 def _messages(record: Mapping[str, Any], id_: str, root: Path) -> Messages:
@@ -173,8 +180,15 @@ def _split(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _trimmed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take away the line breaks that stood between a placeholder and the text: the template sets its own."""
-    return [{**part, "text": part["text"].strip()} if part["type"] == "text" else part for part in parts]
+    """Take away the line breaks between a placeholder and the text, for the template sets its own; beside one picture
+    alone, spaces too.
+    """
+    alone = len(parts) == 2
+
+    def trim(text: str) -> str:
+        return text.strip() if alone else _LINE_BREAKS.sub("", text)
+
+    return [{**part, "text": trim(part["text"])} if part["type"] == "text" else part for part in parts]
 
 
 def _joined(parts: list[dict[str, Any]]) -> str:

@@ -104,9 +104,11 @@ def check_named(files: Sequence[DataFile]) -> None:
     if not files:
         raise DataError("no file of examples is named; give one with --data")
     for file in files:
-        if file.weight < 0:
-            raise DataError(f"the weight of {file.path} is {file.weight}; it must not be negative")
+        if not 0 <= file.weight < float("inf"):
+            raise DataError(f"the weight of {file.path} is {file.weight}; it must be a number and must not be negative")
         find_paths(file)
+    if not any(file.weight for file in files):
+        raise DataError("all weights are 0; give one file a weight above 0")
 
 
 def mix(files: Sequence[DataFile], seed: int) -> Mixture | StreamMixture:

@@ -1,6 +1,7 @@
 """Files of training data → examples: JSON, JSONL, parquet, and webdataset tars; at random places or as a stream."""
 
 import glob
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Records(Sequence[Any]):
         row = self._bytes[start : self._ends[index]]
         try:
             return json.loads(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self.path}, record {index}: it is no JSON ({error})") from error
 
 
@@ -102,12 +103,25 @@ class ExampleStream:
             whole_files = rows.num_shards >= parts  # else every reader reads all, and takes its own
             if whole_files:
                 rows = rows.shard(parts, part)
-            for index, row in enumerate(rows.shuffle(seed=seed + epoch, buffer_size=shuffle_buffer)):
+            given = 0
+            # `iter` of `datasets` does not divide the rows among the loader's workers once more, as `__iter__` does.
+            batches = rows.shuffle(seed=seed + epoch, buffer_size=shuffle_buffer).iter(batch_size=1)
+            for index, batch in enumerate(batches):
                 if whole_files or index % parts == part:
+                    given += 1
+                    row = _tar_record({name: values[0] for name, values in batch.items()})
                     try:
-                        yield example_of(_tar_record(row), f"{self.name}, part {part}, record {index}", self.root)
+                        yield example_of(row, f"{self.name}, record {_digest(row)}", self.root)
                     except DataError as error:
                         yield BadExample(error)
+            if not given:
+                raise DataError(f"{self.name} has no record for reader {part + 1} of {parts}; use fewer workers")
+
+
+def _digest(row: Any) -> str:
+    """Name a record by what it says: its place changes with every shuffle."""
+    said = [row.get(name) for name in ("id", "__key__", "messages", "conversations", "q")]
+    return hashlib.sha1(repr(said).encode(), usedforsecurity=False).hexdigest()[:8]
 
 
 def find_paths(file: DataFile) -> list[Path]:
@@ -143,7 +157,7 @@ def _encoded(text: bytes, path: Path) -> list[bytes]:
         raise DataError(f"{path} is empty; it must be a list of records")
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list):
         kind = "one object" if isinstance(rows, dict) else "no list"

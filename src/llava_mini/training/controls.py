@@ -28,12 +28,13 @@ def example_controls(
     kinds: dict[tuple[str, ...], list[int]] = {}
     for index, example in enumerate(examples):
         kinds.setdefault(tuple(part["type"] for part in example.media), []).append(index)
-    partner = {
-        one: other
-        for kind, group in kinds.items()
-        if len(group) > 1 or not kind
-        for one, other in zip(group, [*group[1:], group[0]], strict=True)
-    }
+    partner: dict[int, int] = {}
+    for kind, group in kinds.items():
+        for place, one in enumerate(group):
+            following = [*group[place + 1 :], *group[:place]] if kind else [one]
+            other = next((i for i in following if not kind or _media(examples[i]) != _media(examples[one])), None)
+            if other is not None:  # where all show the same, nothing can be shuffled
+                partner[one] = other
     own = [examples[index] for index in partner]
     others = [_with_media_of(examples[index], examples[other]) for index, other in partner.items()]
     return {"": _batches(own, collator, size), "_shuffled": _batches(others, collator, size)}
@@ -47,7 +48,9 @@ def scene_controls(scenes: Sequence[PreparedScene], collator: SceneCollator) -> 
     ]
     plain = dataclasses.replace(
         collator,
-        stage=dataclasses.replace(collator.stage, data=dataclasses.replace(collator.data, imagined=0.0, videos=0)),
+        stage=dataclasses.replace(
+            collator.stage, data=dataclasses.replace(collator.data, imagined=0.0, videos=0, texts=0)
+        ),
     )
     return {"": _batches(scenes, plain, 4), "_shuffled": _batches(others, plain, 4)}
 
@@ -57,6 +60,10 @@ def _batches(items: Sequence[Any], collator: Any, size: int) -> list[dict[str, T
         collator.join([collator.prepare(item) for item in items[start : start + size]])
         for start in range(0, len(items), size)
     ]
+
+
+def _media(example: Example) -> list[dict[str, Any]]:
+    return [_shown(part) for part in example.media]
 
 
 def _with_media_of(example: Example, other: Example) -> Example:

@@ -27,7 +27,10 @@ def write_record(recipe: Recipe, out: Path) -> None:
     made = [*out.glob("start"), *out.glob("*/checkpoint-*"), *out.glob("*/trained.safetensors")]
     if made and path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{path} is of another recipe{_difference(path, text)}; choose another folder with --out")
-    path.write_text(text, encoding="utf-8")
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:  # what is there already is never at risk
+        partial = path.with_suffix(".part")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(path)
     packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -46,8 +49,8 @@ def _difference(path: Path, text: str) -> str:
         before, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(json.loads(text))
     except ValueError:
         return ""
-    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
-    return f": {key} was {before.get(key)!r} and is {now.get(key)!r}"
+    key = next((key for key in {**before, **now} if before.get(key) != now.get(key)), None)
+    return "" if key is None else f": {key} was {before.get(key)!r} and is {now.get(key)!r}"
 
 
 def _flat(value: object, path: str = "") -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Run a recipe stage by stage; a run that was stopped goes on, and what it was made with lies beside the weights."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import LoraConfig, inject_adapter_in_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainingArguments, set_seed
@@ -65,6 +67,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
         begin_projector(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
     for stage in recipe.stages:
+        set_seed(recipe.seed)  # what a stage draws hangs on no other: a run may begin with any of them
         if stage.lora_rank:
             add_lora(model, stage)
         done = out / stage.name / "trained.safetensors"
@@ -78,7 +81,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             if state.is_main_process:
                 _save_whole({name: value for name, value in trained.items() if _is_trained(name, recipe)}, done)
             state.wait_for_everyone()
-            if trained.sharded and stage is not recipe.stages[-1]:
+            if trained.sharded and stage is not recipe.stages[-1] and stage.name != until:
                 raise TrainingError(f"stage {stage.name} is done; give the same command again for the next one")
         if stage.name == until:
             return out / stage.name
@@ -252,8 +255,18 @@ def add_lora(model: LlavaMiniForConditionalGeneration, stage: Stage) -> None:
     ranks = {len(value) for name, value in model.named_parameters() if "lora_A" in name}
     if ranks - {stage.lora_rank}:
         raise ConfigError(f"lora_rank is {stage.lora_rank}, but an earlier stage has {ranks.pop()}; all share one LoRA")
+    names = [name for name, _ in model.named_parameters() if "lora_A" in name]
+    where = {part for part, place in _LORA_PLACES.items() if any(re.match(place, name) for name in names)}
+    if where - set(stage.lora_on) or (where and set(stage.lora_on) - where):
+        told = " and ".join(sorted(where))
+        raise ConfigError(
+            f"lora_on of {stage.name!r} differs from that of an earlier stage ({told}); all share one LoRA"
+        )
     if not ranks:
         inject_adapter_in_model(_lora_config(stage), model)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()  # what learns keeps full precision
 
 
 def _lora_config(stage: Stage) -> LoraConfig:
@@ -263,7 +276,7 @@ def _lora_config(stage: Stage) -> LoraConfig:
 
 
 def _is_trained(name: str, recipe: Recipe) -> bool:
-    parts = {part for stage in recipe.stages for part in stage.learning_rates}
+    parts = {part for stage in recipe.stages for part in stage.learning_rates} - {"helper"}
     if isinstance(recipe.start, Embedded):
         parts |= {"projector", "compression", "pre_fusion"}
     return part_of(name) in parts
@@ -306,7 +319,11 @@ def _save_model(workshop: Workshop, adapter: dict[str, Tensor], folder: Path) ->
 def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a file that is there only when it is whole."""
     partial = path.with_suffix(".part")
-    save_file(
-        {name: value.detach().contiguous().clone() for name, value in tensors.items()}, partial, metadata=metadata
-    )
-    partial.rename(path)
+    whole = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    try:
+        save_file(whole, partial, metadata=metadata)
+        partial.rename(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{path} could not be written ({reason}); the last checkpoint is intact") from error

@@ -189,6 +189,10 @@ def learn_only(model: nn.Module, parts: Iterable[str]) -> None:
     unknown = sorted(set(wanted) - set(PARTS))
     if unknown:
         raise ConfigError(f"no part is called {unknown[0]!r}; parts are {', '.join(PARTS)}")
+    found = {part_of(name) for name, _ in model.named_parameters()}
+    absent = [part for part in wanted if part not in found]
+    if absent:
+        raise ConfigError(f"{absent[0]} has a learning rate, but the model has no weights of that part")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in wanted and parameter.is_floating_point())
 

@@ -176,7 +176,7 @@ def _four_bit() -> dict[str, Any]:
         raise TrainingError("start.four_bit needs bitsandbytes: pip install bitsandbytes") from error
     from transformers import BitsAndBytesConfig
 
-    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector"]
+    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector", "pre_fusion"]
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
