@@ -24,6 +24,9 @@ def make_model(folder: Path, **changes: Any) -> Path:
 
 def make_data(folder: Path) -> Path:
     """Four pictures with a question each, one of them asked twice, and a text alone."""
+    path = folder / "data.json"
+    if path.is_file():  # several processes use it: nobody writes what another reads
+        return path
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for number, colour in enumerate(COLOURS):
@@ -35,7 +38,6 @@ def make_data(folder: Path) -> Path:
         rows.append({"id": colour, "image": f"{colour}.png", "conversations": turns})
     text = [{"from": "human", "value": "How many are there?"}, {"from": "gpt", "value": "There are three."}]
     rows.append({"id": "text", "conversations": text})
-    path = folder / "data.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 
