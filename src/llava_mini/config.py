@@ -148,10 +148,15 @@ class LlavaMiniConfig(PreTrainedConfig):
         return 1 if self.tiles == 1 else self.tiles**2 + 1
 
     @property
+    def all_tokens_per_frame(self) -> int:
+        """P · N²: what stage 1 shows the language model of a frame, nothing compressed."""
+        return self.parts_per_frame * self.patches_per_side**2
+
+    @property
     def tokens_per_frame(self) -> int:
         """Vision tokens that the language model sees for one picture or frame."""
         if self.compression == "none":
-            return self.parts_per_frame * self.patches_per_side**2
+            return self.all_tokens_per_frame
         return int(self.compression_size**2)
 
 

@@ -104,6 +104,29 @@ def test_an_adapter_that_is_more_than_lora_or_does_not_fit_is_refused(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "base", "lora"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"r": 0}, {"r": None}, {"lora_alpha": float("nan")}, {"lora_alpha": "x"}, {"alpha_pattern": {"(": 1}}],
+)
+def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    source, lora = base(tmp_path / "base"), adapter(tmp_path / "lora")
+    edited(lora, **fields)
+    with pytest.raises(ModelError, match="gives no usable lora_alpha and r for model."):
+        merge(source, lora, tmp_path / "merged")
+
+
+def test_half_a_lora_and_one_that_changed_its_base_are_refused(tmp_path: Path) -> None:
+    source, lora = base(tmp_path / "base"), adapter(tmp_path / "lora")
+    weights = load_file(lora / "adapter_model.safetensors")
+    lost = next(name for name in weights if "lora_A" in name)
+    save_file({name: value for name, value in weights.items() if name != lost}, lora / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="does not fit its weight"):
+        merge(source, lora, tmp_path / "merged")
+    edited(lora, init_lora_weights="pissa_niter_4")
+    with pytest.raises(ModelError, match="init_lora_weights of .* is 'pissa_niter_4', which changes the base"):
+        merge(source, lora, tmp_path / "merged")
+
+
 def test_the_command_says_how_many_tensors_changed(tmp_path: Path) -> None:
     paths = [str(path) for path in (base(tmp_path / "base"), adapter(tmp_path / "lora"), tmp_path / "merged")]
     ran = CliRunner().invoke(app, ["merge", *paths])

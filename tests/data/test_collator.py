@@ -94,7 +94,6 @@ def test_packing_places_every_token_once_in_few_rows() -> None:
     places = packed[packed >= 0].tolist()
     assert sorted(places) == [row * 9 + column for row, length in enumerate(lengths) for column in range(length)]
     assert packed.shape == (3, 12)  # 29 tokens do not fit into two rows of 12
-    assert all((row[row >= 0] // 9).unique_consecutive().unique().numel() >= 1 for row in packed)
     for row in packed:
         samples = (row[row >= 0] // 9).unique_consecutive()
         assert len(samples) == len(samples.unique())  # a sample stands in one piece
@@ -121,7 +120,7 @@ def data_file(folder: Path) -> Path:
 
 
 def test_a_check_counts_what_is_there_and_lists_what_is_bad(tmp_path: Path) -> None:
-    report = check([Examples(DataFile(str(data_file(tmp_path))))], collator(max_tokens=10**9), 50)
+    report = check([Examples(DataFile(str(data_file(tmp_path))))], collator(max_tokens=50))
     assert (report.examples, report.text_only, report.images, report.videos, report.answers) == (6, 1, 1, 0, 2)
     assert (report.bad, report.missing_media, report.cut) == (4, 1, 1)
     for name in ("gone", "torn", "silent", "twice"):

@@ -75,7 +75,7 @@ class Plain:
             raise DataError(f"{item.id}: broken")
         return ord(item.id)
 
-    def join(self, samples: Sequence[Any]) -> dict[str, torch.Tensor]:
+    def join(self, samples: Sequence[Any], number: int = 0) -> dict[str, torch.Tensor]:
         return {"items": torch.tensor(samples)}
 
 

@@ -102,6 +102,8 @@ def test_a_video_chatgpt_file_is_found_by_its_name_without_ending(tmp_path: Path
     (tmp_path / "v_1.mkv").write_bytes(b"")
     example = read({"q": "?", "a": "!", "video_id": "v_1"}, tmp_path)
     assert example.media[0]["path"] == str(tmp_path / "v_1.mkv")
+    long = "v" * 5000  # no file can have this name
+    assert read({"q": "?", "a": "!", "video_id": long}, tmp_path).media[0]["path"] == str(tmp_path / long)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from llava_mini.checkpoints.geometry import geometry
+from llava_mini.cli import app
 from llava_mini.errors import ConfigError, ModelError
+from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.overrides import override
 from llava_mini.training.plan import plan, plan_stage
 from llava_mini.training.recipes import RECIPES, find_recipe, lora, vicuna_7b, vicuna_7b_hd
-from llava_mini.training.stages import Files, Parts
+from llava_mini.training.stages import Files, Parts, Pretrained, Template
 from llava_mini.training.workshop import open_workshop
 
 
@@ -59,7 +63,17 @@ def test_a_recipe_unchanged_stays_what_it_is(name: str) -> None:
         ("stages.stage2.learning_rates.prefusion=1", r"did you mean stages.stage2.learning_rates.pre_fusion\?"),
         ("start.changes.fusion_layer=1", r"did you mean start.changes.fusion_layers\?"),
         ("stages.stage2.steps=soon", r"stages.stage2.steps is 'soon': .*integer"),
-        ("start.template=", r"start.template is None: .*string"),
+        ("start.template=", r"start.template is None: .*'chatml'"),
+        ("stages.stage1.data.template=none", r"template is 'none': input should be '', 'chatml'"),
+        ("stages.stage2.steps=-1", r"stages.stage2.steps is -1: .*greater than or equal to 0"),
+        ("stages.stage2.learning_rates.projector=.nan", r"projector is nan: "),
+        ("stages.stage2.learning_rates.projector=-1", r"projector is -1: .*greater than or equal to 0"),
+        ("stages.stage2.data.per_device=0", r"per_device is 0: .*greater than or equal to 1"),
+        ("stages.stage2.ema=1", r"ema is 1: .*less than 1"),
+        ("stages.stage2.name=../x", r"stages.stage2.name is '../x': .*pattern '\^\[A-Z"),
+        ("stages.stage2.name=model", r"called 'model', which is a folder of the run's own"),
+        ("stages.stage2.name=stage1", r"called 'stage1', which is .* another stage's"),
+        ("seed=-1", r"seed is -1"),
         ("stages.stage1.data.packing=maybe", r"stages.stage1.data.packing is 'maybe': .*boolean"),
         ("precision=float8", r"precision is 'float8'"),
         ("stages=1", r"stages is a table"),
@@ -71,6 +85,44 @@ def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(setting:
     with pytest.raises(ConfigError, match=words) as error:
         override(vicuna_7b(), settings=[setting])
     assert "\n" not in str(error.value)
+
+
+def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:
+    for name in get_args(Template):
+        assert "generation" in read_template(name)
+    with pytest.raises(ConfigError, match="no chat template is called 'none'; there are chatml, llama-3.1, plain, vic"):
+        read_template("none")
+
+
+def test_weights_gradients_and_moments_are_divided_as_each_way_does() -> None:
+    bytes_ = {}
+    for way in ("ddp", "zero2", "fsdp"):
+        recipe = override(vicuna_7b(), settings=[f"parallel={way}"])
+        planned = plan_stage(recipe, recipe.stages[1], geometry("vicuna-7b"), 8)
+        bytes_[way] = planned.state_bytes
+    total, trainable = (sum(count[i] for count in planned.parameters.values()) for i in (0, 1))
+    assert bytes_["ddp"] == 4 * total + 12 * trainable
+    assert bytes_["zero2"] == 4 * total + 12 * trainable / 8
+    assert bytes_["fsdp"] == bytes_["ddp"] / 8
+
+
+def test_four_bits_shrink_the_linear_layers_of_the_language_model_alone() -> None:
+    recipe = find_recipe("qlora")
+    assert isinstance(recipe.start, Pretrained)
+    whole = replace(recipe, start=replace(recipe.start, four_bit=False))
+    config = geometry("llama-3.1-8b")
+    saved = plan_stage(whole, whole.stages[0], config, 1).state_bytes
+    saved -= plan_stage(recipe, recipe.stages[0], config, 1).state_bytes
+    text = config.text
+    kv = text.num_key_value_heads * text.head_dim
+    layer = text.hidden_size * (2 * text.hidden_size + 2 * kv + 3 * text.intermediate_size)
+    assert saved == pytest.approx(text.num_hidden_layers * layer * (2 - 0.516))
+
+
+def test_media_without_data_are_refused() -> None:
+    ran = CliRunner().invoke(app, ["train", "lora", "--media", "here", "--plan"])
+    assert ran.exit_code == 1
+    assert "--media is here, but no --data is given" in str(ran.exception or ran.output)
 
 
 def test_files_that_hold_no_table_are_refused(tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava_mini.assistant import Assistant
-from llava_mini.data.collator import ExampleCollator
+from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.training.controls import example_controls
+from llava_mini.training.record import claim
 from llava_mini.training.run import run
-from llava_mini.training.stages import Recipe, part_of
-from llava_mini.training.workshop import Workshop, open_workshop
+from llava_mini.training.stages import Parts, Recipe, part_of
+from llava_mini.training.trainer import JsonLines
+from llava_mini.training.workshop import Workshop, _joined, open_workshop
 
 ROOT = Path(__file__).parents[2]
 
@@ -374,7 +376,73 @@ def test_the_shuffled_control_shows_another_picture_where_several_questions_shar
     path.write_text(json.dumps([red, red, red, green]))
     shop = opened(make_recipe(tmp_path), tmp_path)
     collator = ExampleCollator(shop.processor, shop.processor.tokens_per_frame)
-    batches = example_controls([DataFile(str(path))], collator, 4)
-    own, other = (batches[name][0]["pixel_values"] for name in ("", "_shuffled"))
+    batches = example_controls([DataFile(str(path))], collator, 4, Skipped(tmp_path / "skipped.jsonl", 0))
+    own, other = (next(iter(batches[name]))["pixel_values"] for name in ("", "_shuffled"))
     assert len(own) == len(other) == 4
     assert not any(torch.equal(one, another) for one, another in zip(own, other, strict=True))
+
+
+def test_a_bad_held_out_sample_is_left_out_like_any_other(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    held_out = path.with_name("held_out.json")
+    rows = json.loads(path.read_text())
+    held_out.write_text(json.dumps([*rows, {**rows[0], "id": "gone", "image": "none.png"}]))
+    recipe = make_recipe(tmp_path, steps=1, evaluation=(DataFile(str(held_out)),))
+    with pytest.raises(DataError, match=r"\(id gone\): .*no such file"):
+        done(recipe, tmp_path / "strict")
+    done(recipe, tmp_path / "run", skip_bad=1)
+    assert "(id gone)" in (tmp_path / "run/skipped.jsonl").read_text()
+
+
+def test_a_run_stopped_after_its_last_step_takes_no_further_one(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, steps=4, save_every=2)
+    done(recipe, tmp_path / "run")
+    before = weights(tmp_path / "run")
+    (tmp_path / "run/tune/trained.safetensors").unlink()
+    done(recipe, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 4
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path / "run").items())
+
+
+def test_a_signal_in_the_last_step_of_a_stage_stops_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(tmp_path, steps=2)
+    both = replace(recipe, stages=(replace(recipe.stages[0], name="one"), recipe.stages[0]))
+    on_log = JsonLines.on_log
+
+    def log(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        on_log(self, args, state, control, **more)
+        if state.global_step == 2 and "loss" in more["logs"]:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(JsonLines, "on_log", log)
+    with pytest.raises(TrainingError, match="stage one is done; the same command goes on from there"):
+        done(both, tmp_path / "run")
+    assert (tmp_path / "run/one/trained.safetensors").is_file()
+    monkeypatch.undo()
+    done(both, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_losses_that_cannot_be_written_stop_the_run_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run/tune/loss.jsonl").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"loss.jsonl cannot be written: is a directory; the last checkpoint is"):
+        done(make_recipe(tmp_path), tmp_path / "run")
+
+
+def test_a_launcher_that_computes_in_another_precision_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ConfigError, match="the launcher computes in bf16, the recipe in float32"):
+        done(make_recipe(tmp_path), tmp_path / "run")
+
+
+def test_parts_are_joined_only_where_no_other_recipe_was(tmp_path: Path) -> None:
+    made = replace(make_recipe(tmp_path), seed=1)
+    claim(made, tmp_path / "run")
+    (tmp_path / "run/start").mkdir()
+    start = Parts("vicuna-7b", str(tmp_path / "tiny"), str(tmp_path / "tiny"))
+    with pytest.raises(ConfigError, match="is of another recipe"):
+        _joined(replace(made, start=start), start, tmp_path / "run/start")

@@ -114,7 +114,8 @@ def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) ->
 def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:
     run.run(recipe_of(_SHALLOW), workshop(tmp_path), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "shallow" / "loss.jsonl").read_text().splitlines()]
-    assert math.isfinite(lines[-1]["train_loss"])
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(math.isfinite(line["loss"]) for line in lines)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["stages"][0]["name"] == "shallow"
 
 
@@ -130,6 +131,44 @@ def test_stage_1_trains_the_projector_alone() -> None:
     for name in RECIPES:
         first = [stage for stage in find_recipe(name).stages if stage.objective == "all_tokens"]
         assert all(set(stage.learning_rates) == {"projector"} for stage in first)
+
+
+def test_the_questions_of_a_scene_are_drawn_anew_each_time_that_it_comes(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    collator = run._collator(replace(_STAGE2, data=Scenes(1)), shop, 0)
+    scene = shop.drawn.scenes[0]
+    drawn = [collator.join([scene], number)["input_ids"].tolist() for number in (0, 1, 2, 0)]  # type: ignore[list-item]
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+    assert drawn[0] == drawn[3]
+
+
+def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:
+    stage = replace(_STAGE2, data=Scenes(4, videos=2, texts=4))
+    share = run._share(stage, 2).data
+    assert isinstance(share, Scenes)
+    assert (share.videos, share.texts) == (1, 2)
+    with pytest.raises(ConfigError, match="'two': 2 videos a step cannot be shared by 4 devices"):
+        run._share(stage, 4)
+
+
+def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused(tmp_path: Path) -> None:
+    for stage, words in (
+        (replace(_STAGE2, data=Scenes(2, texts=3)), "'two' takes 3 texts a step, the file has 0"),
+        (replace(_ALIGN, checkpoint_activations=True), "'align' runs no transformer"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            run.run(recipe_of(stage), workshop(tmp_path), tmp_path / "run")
+    run.run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
+
+
+def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
+    model = tiny_model(**EMBEDDED)
+    name = "model.language_model.layers.0.self_attn.q_proj"
+    weight = model.state_dict()[f"{name}.weight"]
+    down, up, whole = torch.ones(1, weight.shape[1]), torch.ones(weight.shape[0], 1), torch.zeros_like(weight)
+    load_adapter(model, {f"{name}.lora_A": down, f"{name}.lora_B": up, f"{name}.weight": whole})
+    assert bool((model.state_dict()[f"{name}.weight"] == 2).all())
 
 
 def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:
@@ -182,7 +221,7 @@ def test_pictures_and_videos_are_learned_from_in_one_step(tmp_path: Path) -> Non
         tmp_path / "run",
     )
     logged = [json.loads(line) for line in (tmp_path / "run/two/loss.jsonl").read_text().splitlines()]
-    assert math.isfinite(logged[-1]["train_loss"])
+    assert math.isfinite(logged[-1]["loss"])
 
 
 def test_a_video_in_a_batch_learns_as_it_does_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from test_run import done, opened
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from llava_mini.data.collator import Skipped
 from llava_mini.training.objectives import Answers
 from llava_mini.training.run import _collator, _reader
 from llava_mini.training.sharding import save_sharded, shard
@@ -32,7 +33,7 @@ def one_step(folder: Path, *, sharded: bool) -> tuple[float, dict[str, torch.Ten
         assert all(isinstance(parameter, DTensor) for parameter in objective.parameters())
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-3)
     collator = _collator(stage, shop, 0)
-    reader, _ = _reader(stage, shop, collator, 0)
+    reader, _ = _reader(stage, shop, collator, 0, Skipped(folder / "skipped.jsonl", 0))
     batch = collator.join([collator.prepare(item) for _, item in zip(range(4), reader.read(0, 1, 4, 0), strict=False)])
     loss = objective(**batch)["loss"]
     loss.backward()

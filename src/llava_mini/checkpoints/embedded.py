@@ -146,7 +146,8 @@ def load_adapter(model: LlavaMiniForConditionalGeneration, adapter: dict[str, Te
         ModelError: when a name or shape does not fit the model.
     """
     own = model.state_dict()
-    for name, value in adapter.items():
+    # LoRA is added to what stands there: whole tensors come first.
+    for name, value in sorted(adapter.items(), key=lambda item: ".lora_" in item[0]):
         if name.endswith(".lora_B"):
             continue
         if name.endswith(".lora_A"):

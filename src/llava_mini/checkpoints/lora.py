@@ -21,6 +21,8 @@ _LORA = re.compile(r"\.lora_([AB])(\.[^.]+)?\.weight$")
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|gguf)$|\.index\.json$")
 _PEFT = "base_model.model."
 _PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias": False}
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts that subtract from the base what LoRA begins with: folded into the plain base, the sum would be another."""
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -58,6 +60,11 @@ def merge(base: Path, adapter: Path, target: Path, *, shard_bytes: int = 2 * 10*
     for name, wanted in _PLAIN.items():
         if fields.get(name, wanted) != wanted:
             raise ModelError(f"{name} of {adapter} is {fields[name]!r}; only plain LoRA is folded in ({wanted!r})")
+    start = str(fields.get("init_lora_weights", True)).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise ModelError(
+            f"init_lora_weights of {adapter} is {start!r}, which changes the base; convert it to plain LoRA"
+        )
     try:
         tensors = plain_names(load_file(adapter / "adapter_model.safetensors"))
     except Exception as error:  # missing and damaged files raise many kinds
@@ -65,8 +72,14 @@ def merge(base: Path, adapter: Path, target: Path, *, shard_bytes: int = 2 * 10*
     alphas, ranks = fields.get("alpha_pattern") or {}, fields.get("rank_pattern") or {}
 
     def scale(module: str) -> float:
-        alpha, rank = _of(alphas, module, fields["lora_alpha"]), _of(ranks, module, fields["r"])
-        return alpha / math.sqrt(rank) if fields.get("use_rslora") else alpha / rank
+        try:
+            alpha, rank = _of(alphas, module, fields["lora_alpha"]), _of(ranks, module, fields["r"])
+            found = alpha / math.sqrt(rank) if fields.get("use_rslora") else alpha / rank
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, re.error):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ModelError(f"adapter_config.json of {adapter} gives no usable lora_alpha and r for {module}")
+        return found
 
     return put_into(base, tensors, target, scale=scale, shard_bytes=shard_bytes)
 
@@ -111,11 +124,16 @@ def put_into(
 def _changed(name: str, tensor: Tensor, learned: Mapping[str, Tensor], scale: Any) -> Tensor:
     module = name.removesuffix(".weight")
     value = learned.get(name, tensor).float()
-    if f"{module}.lora_A" in learned:
-        down, up = learned[f"{module}.lora_A"].float(), learned.get(f"{module}.lora_B")
-        if up is None or up.shape[1] != down.shape[0] or (up.shape[0], down.shape[1]) != tuple(tensor.shape):
+    if f"{module}.lora_A" in learned or f"{module}.lora_B" in learned:
+        down, up = learned.get(f"{module}.lora_A"), learned.get(f"{module}.lora_B")
+        if (
+            up is None
+            or down is None
+            or up.shape[1] != down.shape[0]
+            or (up.shape[0], down.shape[1]) != tuple(tensor.shape)
+        ):
             raise ModelError(f"LoRA of {module} does not fit its weight of shape {tuple(tensor.shape)}")
-        value = value + scale(module) * (up.float() @ down)
+        value = value + scale(module) * (up.float() @ down.float())
     if value.shape != tensor.shape:
         raise ModelError(f"{name} has shape {tuple(value.shape)}; the model has {tuple(tensor.shape)}")
     return value.to(tensor.dtype)

@@ -113,6 +113,8 @@ def check_files(
     media: Annotated[Path | None, typer.Option(help="Folder of their pictures; default: the file's own.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of the model to train; default: the embedded one.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Where training will cut a sample.")] = 2048,
+    all_tokens: Annotated[bool, typer.Option("--all-tokens", help="As stage 1 shows pictures: every patch.")] = False,
+    template: Annotated[str, typer.Option(help="Chat template; default: the model's own. Stage 1: plain.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prepare every example as training would: counts, lengths, supervised share, and what is bad; 1 if anything is.
@@ -124,14 +126,20 @@ def check_files(
 
     import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
     from llava_mini.checkpoints.embedded import embedded_folder
+    from llava_mini.config import LlavaMiniConfig
     from llava_mini.data.check import check
     from llava_mini.data.collator import ExampleCollator
     from llava_mini.data.readers import DataFile, Examples
+    from llava_mini.inputs.chat import read_template
     from llava_mini.inputs.processor import LlavaMiniProcessor
 
     readers = [Examples(DataFile(str(path), media=str(media or ""))) for path in files]
-    processor = LlavaMiniProcessor.from_pretrained(model or embedded_folder())
-    report = check(readers, ExampleCollator(processor, processor.tokens_per_frame, max_tokens=10**9), max_tokens)
+    folder = model or embedded_folder()
+    processor = LlavaMiniProcessor.from_pretrained(folder)
+    config = LlavaMiniConfig.from_pretrained(folder)
+    tokens = config.all_tokens_per_frame if all_tokens else config.tokens_per_frame
+    collator = ExampleCollator(processor, tokens, max_tokens, template=read_template(template) if template else "")
+    report = check(readers, collator)
     print(dumps(dataclasses.asdict(report)) if json else report)
     if report.bad:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ def train(
     plan: Annotated[bool, typer.Option("--plan", help="Print sizes, memory and work of each stage, and end.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Devices that --plan reckons with.")] = 8,
     data: Annotated[
-        list[Path] | None, typer.Option(help="File of examples in place of the recipe's; may be repeated.")
+        list[Path] | None, typer.Option(help="File of examples in place of the last stage's; may be repeated.")
     ] = None,
     media: Annotated[Path | None, typer.Option(help="Folder of their pictures; default: the file's own.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder of the model to begin with; 'embedded'.")] = None,
@@ -53,6 +53,8 @@ def train(
 
     settings = [*([f"start.model={model}"] if model else []), *(set_ or [])]
     chosen = override(find_recipe(recipe), settings=settings, files=config or ())
+    if media and not data:
+        raise ConfigError(f"--media is {media}, but no --data is given whose pictures it could hold")
     if data:
         chosen = _with_data(chosen, data, media)
     if plan:

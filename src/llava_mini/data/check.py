@@ -59,17 +59,16 @@ class Report:
         return "\n".join(lines)
 
 
-def check(readers: Iterable[Sequence[Example]], collator: ExampleCollator, max_tokens: int) -> Report:
+def check(readers: Iterable[Sequence[Example]], collator: ExampleCollator) -> Report:
     """Prepare every example as training would.
 
     Args:
         readers: the files' examples.
-        collator: how the model tokenizes and opens them; it must not cut.
-        max_tokens: where training will cut.
+        collator: how training tokenizes, opens and cuts them.
     """
     counts = dict.fromkeys(("examples", "text_only", "image", "video", "answers", "bad", "missing"), 0)
     reasons: list[str] = []
-    rows: list[tuple[int, int, str]] = []  # tokens, supervised, id
+    rows: list[tuple[int, int, int, str]] = []  # tokens before the cut and after it, supervised ones, id
     for items in readers:
         for index in tqdm(range(len(items)), desc="checking", unit="example", disable=None):
             counts["examples"] += 1
@@ -86,8 +85,10 @@ def check(readers: Iterable[Sequence[Example]], collator: ExampleCollator, max_t
             for kind in kinds:
                 counts[kind] += 1
             counts["answers"] += sum(message["role"] == "assistant" for message in example.messages)
-            rows.append((len(sample.tokens.ids), sample.supervised, sample.id))
-    lengths = sorted(length for length, _, _ in rows) or [0]
+            kept = len(sample.tokens.ids)
+            rows.append((kept + sample.lost, kept, sample.supervised, sample.id))
+    lengths = sorted(row[0] for row in rows) or [0]
+    shares = sorted((supervised / kept, id_) for _, kept, supervised, id_ in rows)
     return Report(
         examples=counts["examples"],
         text_only=counts["text_only"],
@@ -100,11 +101,8 @@ def check(readers: Iterable[Sequence[Example]], collator: ExampleCollator, max_t
         tokens_median=round(statistics.median(lengths)),
         tokens_95=lengths[-(-95 * len(lengths) // 100) - 1],
         tokens_longest=lengths[-1],
-        cut=sum(length > max_tokens for length in lengths),
-        supervised_share=sum(learned for _, learned, _ in rows) / max(1, sum(lengths)),
-        longest=tuple(f"{id_}: {length} tokens" for length, _, id_ in sorted(rows, reverse=True)[:_WORST]),
-        least_supervised=tuple(
-            f"{id_}: {learned / length:.1%}"
-            for length, learned, id_ in sorted(rows, key=lambda row: row[1] / row[0])[:_WORST]
-        ),
+        cut=sum(kept < length for length, kept, _, _ in rows),
+        supervised_share=sum(row[2] for row in rows) / max(1, sum(row[1] for row in rows)),
+        longest=tuple(f"{id_}: {length} tokens" for length, _, _, id_ in sorted(rows, reverse=True)[:_WORST]),
+        least_supervised=tuple(f"{id_}: {share:.1%}" for share, id_ in shares[:_WORST]),
     )

@@ -28,6 +28,8 @@ class Sample:
     tokens: ChatTokens
     pixels: Tensor | None
     """`(F, P, 3, H, W)`: the frames of its own pictures and videos."""
+    lost: int = 0
+    """Tokens that were cut off at its end."""
 
     @property
     def supervised(self) -> int:
@@ -61,7 +63,8 @@ class ExampleCollator:
             )
         except LlavaMiniError as error:
             raise DataError(f"{example.id}: {error}") from error
-        sample = Sample(example.id, self._cut(tokens, example.id), pixels)
+        kept = self._cut(tokens, example.id)
+        sample = Sample(example.id, kept, pixels, len(tokens.ids) - len(kept.ids))
         if not sample.supervised:
             raise DataError(f"{example.id}: no token is supervised; an answer of the assistant is needed")
         return sample
@@ -74,8 +77,8 @@ class ExampleCollator:
             raise DataError(f"{id_}: {wanted} vision tokens and the text before them exceed {self.max_tokens} tokens")
         return ChatTokens(tokens.ids[: self.max_tokens], tokens.answers[: self.max_tokens])
 
-    def join(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Stack samples, padded on the right.
+    def join(self, samples: Sequence[Sample], number: int = 0) -> dict[str, Tensor]:
+        """Stack samples, padded on the right; nothing is drawn, so `number` changes nothing.
 
         Returns:
             `input_ids`, `attention_mask`, `labels` `(S, L)`; `frames` `(S,)`; `pixel_values`

@@ -96,7 +96,7 @@ def _llava(record: Mapping[str, Any], id_: str, root: Path) -> Messages:
 def _video_chatgpt(record: Mapping[str, Any], id_: str, root: Path) -> Messages:
     """Video-ChatGPT's: one question, one answer, and a video known by its name without ending."""
     name = str(record["video_id"])
-    found = next((f"{name}{ending}" for ending in _VIDEO_ENDINGS if (root / f"{name}{ending}").is_file()), name)
+    found = next((f"{name}{ending}" for ending in _VIDEO_ENDINGS if _is_file(root / f"{name}{ending}")), name)
     video = {"type": "video", "path": _path(found, root)}
     return [
         {"role": "user", "content": [video, {"type": "text", "text": str(record["q"]).strip()}]},
@@ -202,7 +202,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _source(source: Any, id_: str, root: Path) -> Any:
-    """Return what the processor opens: a path below `root`, bytes, or a Pillow picture as `datasets` decodes it."""
+    """Return what the processor opens: bytes, a Pillow picture as `datasets` decodes it, or a path from `root`."""
     if isinstance(source, Mapping):  # an undecoded picture of `datasets`
         return source["bytes"] if source.get("bytes") else _path(str(source.get("path")), root)
     if isinstance(source, str | Path):
@@ -210,6 +210,13 @@ def _source(source: Any, id_: str, root: Path) -> Any:
     if source is not None and not isinstance(source, bytes) and not hasattr(source, "convert"):
         raise DataError(f"{id_}: a picture or video must be a file name or bytes, not {type(source).__name__}")
     return source
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _path(name: str, root: Path) -> str:

@@ -3,13 +3,15 @@
 import glob
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval, MinLen
 
 from llava_mini.data.examples import BadExample, Example, example_of
 from llava_mini.errors import DataError
@@ -21,11 +23,11 @@ _PICTURES, _VIDEOS = ("jpg", "jpeg", "png", "webp", "gif", "bmp"), ("mp4", "mkv"
 class DataFile:
     """A file of examples, as a recipe names it."""
 
-    path: str
+    path: Annotated[str, MinLen(1)]
     """A .json, .jsonl, .parquet or .tar file; `*` names many of one kind."""
     media: str = ""
     """Folder that names of pictures and videos are relative to; empty: the file's own folder."""
-    weight: float = 1.0
+    weight: Annotated[float, Interval(ge=0, lt=math.inf)] = 1.0
     """How often each example is seen in an epoch: 0.5 draws half of them anew each time. Of a stream: its share."""
     stream: bool = False
     """Read on and on, without knowing how many there are; for parquet and tar files larger than the memory."""

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from llava_mini.errors import InputError
+from llava_mini.errors import ConfigError, InputError
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
@@ -33,8 +33,15 @@ class ChatTokens(NamedTuple):
 
 
 def read_template(name: str) -> str:
-    """Return one of the project's own chat templates by name ("chatml")."""
-    return (Path(__file__).parent / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    """Return one of the project's own chat templates by name ("chatml").
+
+    Raises:
+        ConfigError: for a name that no template has.
+    """
+    templates = {path.stem: path for path in (Path(__file__).parent / "templates").glob("*.jinja")}
+    if name not in templates:
+        raise ConfigError(f"no chat template is called {name!r}; there are {', '.join(sorted(templates))}")
+    return templates[name].read_text(encoding="utf-8")
 
 
 def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, template: str, **render: Any) -> ChatTokens:

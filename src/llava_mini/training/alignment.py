@@ -88,7 +88,7 @@ class PatchAlignment(nn.Module):
         loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
         if self.model.compressor is not None:
             loss = loss + self.token_weight * _cross_entropy(self._scores(tokens.mean(dim=1)), main)
-        rows, columns = (third.repeat(len(names)) for third in _thirds(names.shape[1]))
+        rows, columns = (third.to(names.device).repeat(len(names)) for third in _thirds(names.shape[1]))
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.across], columns)
         loss = loss + self.place_weight * _cross_entropy(patches[:, self.down], rows)
         placed = boxes.isfinite().all(dim=-1)

@@ -23,8 +23,8 @@ class Collator(Protocol):
         """Make one item ready; a bad one is a `DataError`."""
         ...
 
-    def join(self, samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Stack prepared items."""
+    def join(self, samples: Sequence[Any], number: int = 0) -> dict[str, Tensor]:
+        """Stack prepared items; whatever is drawn by chance hangs on the micro-batch's number."""
         ...
 
 
@@ -61,7 +61,7 @@ class MicroBatches(IterableDataset[dict[str, Tensor]]):
                 if ahead - group > _PATIENCE * groups:
                     raise DataError(f"{_PATIENCE} micro-batches in a row hold no good sample; see {self.skipped.path}")
                 samples = self._good(islice(self.reader.read(ahead % groups, groups, self.size, ahead), self.size))
-            yield self.collator.join(samples)
+            yield self.collator.join(samples, group)
             group += groups
 
     def _good(self, items: Iterator[Any]) -> list[Any]:

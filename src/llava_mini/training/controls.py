@@ -1,30 +1,43 @@
 """Held-out batches with their own pictures and with others': a model that does not look loses nothing by the swap."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from llava_mini.data.collator import ExampleCollator
+from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.examples import Example
 from llava_mini.data.prepared import PreparedScene
 from llava_mini.data.readers import DataFile, Examples
+from llava_mini.errors import DataError
 from llava_mini.inputs.chat import MEDIA_KEYS
+from llava_mini.training.batches import Collator
 from llava_mini.training.scene_batches import SceneCollator
 
 _MOST = 256
 """Examples that are measured of each file: the loss of a few hundred answers is sharp enough to be watched."""
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Items as batches, made anew each time that they are measured: pictures are large."""
+
+    items: Sequence[Any]
+    collator: Collator
+    size: int
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(self.items), self.size):
+            yield self.collator.join([self.collator.prepare(item) for item in self.items[start : start + self.size]])
+
+
 def example_controls(
-    files: Sequence[DataFile], collator: ExampleCollator, size: int
-) -> dict[str, list[dict[str, Tensor]]]:
+    files: Sequence[DataFile], collator: ExampleCollator, size: int, skipped: Skipped
+) -> dict[str, HeldOut]:
     """Return the first examples of each file as batches: as they are, and with the pictures of others."""
-    examples: list[Example] = []
-    for file in files:
-        found = Examples(file)
-        examples += [found[index] for index in range(min(_MOST, len(found)))]
+    examples = [example for file in files for example in _good(Examples(file), collator, skipped)]
     kinds: dict[tuple[str, ...], list[int]] = {}
     for index, example in enumerate(examples):
         kinds.setdefault(tuple(part["type"] for part in example.media), []).append(index)
@@ -37,10 +50,10 @@ def example_controls(
                 partner[one] = other
     own = [examples[index] for index in partner]
     others = [_with_media_of(examples[index], examples[other]) for index, other in partner.items()]
-    return {"": _batches(own, collator, size), "_shuffled": _batches(others, collator, size)}
+    return {"": HeldOut(own, collator, size), "_shuffled": HeldOut(others, collator, size)}
 
 
-def scene_controls(scenes: Sequence[PreparedScene], collator: SceneCollator) -> dict[str, list[dict[str, Tensor]]]:
+def scene_controls(scenes: Sequence[PreparedScene], collator: SceneCollator) -> dict[str, HeldOut]:
     """Return scenes as batches: as they are, and each with the picture of the next."""
     following = [*scenes[1:], scenes[0]]
     others = [
@@ -52,14 +65,20 @@ def scene_controls(scenes: Sequence[PreparedScene], collator: SceneCollator) -> 
             collator.stage, data=dataclasses.replace(collator.data, imagined=0.0, videos=0, texts=0)
         ),
     )
-    return {"": _batches(scenes, plain, 4), "_shuffled": _batches(others, plain, 4)}
+    return {"": HeldOut(scenes, plain, 4), "_shuffled": HeldOut(others, plain, 4)}
 
 
-def _batches(items: Sequence[Any], collator: Any, size: int) -> list[dict[str, Tensor]]:
-    return [
-        collator.join([collator.prepare(item) for item in items[start : start + size]])
-        for start in range(0, len(items), size)
-    ]
+def _good(found: Examples, collator: ExampleCollator, skipped: Skipped) -> Iterator[Example]:
+    """Give the first examples but those that are bad, which are written down."""
+    for index in range(min(_MOST, len(found))):
+        id_ = f"{found.name}, record {index}"
+        try:
+            example = found[index]
+            id_ = example.id
+            collator.prepare(example)
+            yield example
+        except DataError as error:
+            skipped.add(id_, error)
 
 
 def _media(example: Example) -> list[dict[str, Any]]:

@@ -49,6 +49,10 @@ class WordGrounding(nn.Module):
         self.box_weight = box_weight
         self.choices = {fact: [table.index(word) for word in words] for fact, words in FACT_WORDS.items()}
 
+    def activation_checkpointing_enable(self, **how: object) -> None:
+        """Checkpoint the activations of pre-fusion."""
+        self.model.activation_checkpointing_enable(**how)
+
     def forward(
         self,
         vision_features: Tensor,
@@ -83,7 +87,7 @@ class WordGrounding(nn.Module):
     def read(self, vision_features: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return what pre-fusion added to each word, normalised: `(M, L, d)`."""
         words: Tensor = self.model.get_input_embeddings()(input_ids)
-        prefix = self.model.encode_features(vision_features, torch.ones(len(words), dtype=torch.long))
+        prefix = self.model.encode_features(vision_features, torch.ones_like(input_ids[:, 0]))
         fused = self.model.fuse(words, attention_mask.bool(), [prefix]).words
         added: Tensor = self.helper["norm"](fused - words.detach())
         return added

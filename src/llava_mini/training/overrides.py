@@ -16,6 +16,7 @@ from llava_mini.training.stages import PARTS, Embedded, Files, Parts, Pretrained
 
 _OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(LlavaMiniConfig.__annotations__)}
 """Tables that may grow, and the keys they may have."""
+_OWN_FOLDERS = ("model", "adapter", "start")
 
 for _kind in (DataFile, Scenes, Files, Stage, Embedded, Pretrained, Parts, Recipe):
     setattr(_kind, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 - a plain dataclass declares none
@@ -40,7 +41,13 @@ def override(recipe: Recipe, *, settings: Iterable[str] = (), files: Iterable[Pa
         for name in reversed(key.strip().split(".")):
             change = {name: change}
         _merge(values, change, "--set")
-    return _as_recipe(values, {type(recipe.start).__name__, *(type(stage.data).__name__ for stage in recipe.stages)})
+    meant = {type(recipe.start).__name__, *(type(stage.data).__name__ for stage in recipe.stages)}
+    changed = _as_recipe(values, meant)
+    names = [stage.name for stage in changed.stages]
+    taken = next((name for name in names if name in _OWN_FOLDERS or names.count(name) > 1), None)
+    if taken is not None:
+        raise ConfigError(f"a stage is called {taken!r}, which is a folder of the run's own or another stage's")
+    return changed
 
 
 def _as_table(recipe: Recipe) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def _as_recipe(values: dict[str, Any], meant: set[str]) -> Recipe:
         if len(place) > 1 and place[0] == "stages" and isinstance(place[1], int):
             place[1] = list(values["stages"])[place[1]]
         name = ".".join(map(str, place))
-        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recip
 _TEXT_TOKENS, _ANSWER_TOKENS = 60, 100
 """A question and an answer of visual instruction data, where nobody has counted the file's own."""
 _GB = 1e9
+_FOUR_BIT = 0.516
+"""Bytes of a weight in NF4 with its twice quantised scales: Dettmers et al., arXiv 2305.14314, section 3."""
 _LAUNCH = {
     "": "llava-mini train {name}",
     "ddp": "torchrun --nproc-per-node {devices} -m llava_mini train {name}",
@@ -90,22 +92,34 @@ def plan_stage(recipe: Recipe, stage: Stage, config: LlavaMiniConfig, devices: i
         objective.activation_checkpointing_enable()
     samples, per_device = _sizes(stage, devices)
     all_tokens = stage.objective == "all_tokens"
-    tokens = config.parts_per_frame * config.patches_per_side**2 if all_tokens else config.tokens_per_frame
+    tokens = config.all_tokens_per_frame if all_tokens else config.tokens_per_frame
     one = _batch(config, tokens, 1, half)
     flops, kept = _measure(objective, one)
     total, trainable = (sum(count[i] for count in _count(objective).values()) for i in (0, 1))
-    shards = devices if recipe.parallel in ("fsdp", "zero3") else 1
-    frozen_bytes = 0.5 if isinstance(recipe.start, Pretrained) and recipe.start.four_bit else 2 if half else 4
+    frozen_bytes = 2 if half and set(stage.learning_rates) == {"lora"} else 4
     # What learns has weight, gradient and two moments in fp32; what is frozen only its weight.
-    states = (total - trainable) * (frozen_bytes if set(stage.learning_rates) == {"lora"} else 4) + trainable * 16
+    weights = float((total - trainable) * frozen_bytes + trainable * 4)
+    if isinstance(recipe.start, Pretrained) and recipe.start.four_bit:
+        weights -= _quantised(model) * (frozen_bytes - _FOUR_BIT)
+    weights /= devices if recipe.parallel in ("fsdp", "zero3") else 1
+    gradients_and_moments = trainable * 12 / (devices if recipe.parallel in ("fsdp", "zero2", "zero3") else 1)
     return StagePlan(
         stage.name,
         _count(objective),
         tokens,
         samples * (tokens + _TEXT_TOKENS + _ANSWER_TOKENS),
         samples * flops,
-        states / shards,
+        weights + gradients_and_moments,
         per_device * kept,
+    )
+
+
+def _quantised(model: nn.Module) -> int:
+    """Count the weights that 4 bits take: those of the language model's linear layers."""
+    return sum(
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "language_model" in name and "lora_" not in name
     )
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from llava_mini.checkpoints.geometry import Geometry
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
-from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage
+from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage, Template
 
 _CAPTIONS = ("caption", "name")
 _ALL_PARTS = {"language_model": 1e-4, "head": 1e-4, "compression": 1e-4, "pre_fusion": 1e-4, "projector": 1e-5}
@@ -202,7 +202,7 @@ def smoke() -> Recipe:
     )
 
 
-def _paper(language_model: Geometry, template: str, summary: str) -> Recipe:
+def _paper(language_model: Geometry, template: Template, summary: str) -> Recipe:
     """Return the two stages of section 4.3 with the numbers of Table 9."""
     return Recipe(
         name=language_model,

@@ -16,8 +16,12 @@ from llava_mini.errors import ConfigError
 from llava_mini.training.stages import Recipe
 
 
-def write_record(recipe: Recipe, out: Path) -> None:
-    """Write the recipe beside the weights, and what runs it; what another recipe has made is never gone on with."""
+def claim(recipe: Recipe, out: Path) -> None:
+    """Write the recipe into the folder of its run, before anything is made there.
+
+    Raises:
+        ConfigError: when another recipe has made what lies there; it is never gone on with.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -31,6 +35,11 @@ def write_record(recipe: Recipe, out: Path) -> None:
         partial = path.with_suffix(".part")
         partial.write_text(text, encoding="utf-8")
         partial.rename(path)
+
+
+def write_record(recipe: Recipe, out: Path) -> None:
+    """Write the recipe beside the weights, and a line about what runs it now."""
+    claim(recipe, out)
     packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

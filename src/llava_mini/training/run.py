@@ -1,5 +1,6 @@
 """Run a recipe stage by stage; a run that was stopped goes on, and what it was made with lies beside the weights."""
 
+import copy
 import os
 import re
 from dataclasses import replace
@@ -24,9 +25,10 @@ from llava_mini.model.conditional_generation import LlavaMiniForConditionalGener
 from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import PatchAlignment
 from llava_mini.training.batches import MicroBatches
-from llava_mini.training.controls import example_controls, scene_controls
+from llava_mini.training.controls import HeldOut, example_controls, scene_controls
 from llava_mini.training.grounding import WordGrounding
 from llava_mini.training.objectives import Answers
+from llava_mini.training.overrides import override
 from llava_mini.training.record import write_record
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Embedded, Files, Recipe, Scenes, Stage, learn_only, part_of
@@ -56,6 +58,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     """
     if until not in ("", *(stage.name for stage in recipe.stages)):
         raise ConfigError(f"no stage is called {until!r}; there are {', '.join(stage.name for stage in recipe.stages)}")
+    override(recipe)  # changes nothing, and says which value is none that could be
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
         write_record(recipe, out)
@@ -81,8 +84,9 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             if state.is_main_process:
                 _save_whole({name: value for name, value in trained.items() if _is_trained(name, recipe)}, done)
             state.wait_for_everyone()
-            if trained.sharded and stage is not recipe.stages[-1] and stage.name != until:
-                raise TrainingError(f"stage {stage.name} is done; give the same command again for the next one")
+            more = stage is not recipe.stages[-1] and stage.name != until
+            if trained.stopped or (trained.sharded and more):
+                raise TrainingError(f"stage {stage.name} is done; the same command goes on from there")
         if stage.name == until:
             return out / stage.name
     if state.is_main_process:
@@ -95,6 +99,8 @@ class _Trained(dict[str, Tensor]):
     """Tensors of the whole model by name."""
 
     sharded = False
+    stopped = False
+    """Whether a signal came during the last step."""
 
 
 def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped: Skipped) -> _Trained:
@@ -104,8 +110,9 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
     size, accumulated = _division(stage, state.num_processes)
-    collator = _collator(stage, workshop, recipe.seed)
-    reader, controls = _reader(stage, workshop, collator, recipe.seed)
+    _same_precision(recipe)
+    collator = _collator(_share(stage, state.num_processes), workshop, recipe.seed)
+    reader, controls = _reader(stage, workshop, collator, recipe.seed, skipped)
     steps = stage.steps or _steps(stage, reader)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = TrainingArguments(
@@ -132,6 +139,8 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
         ignore_data_skip=True,  # the batches begin where the run was stopped
         disable_tqdm=not state.is_main_process,
     )
+    arguments.device  # noqa: B018 - counts the GPUs, which transformers would share out in threads of one process
+    arguments._n_gpu = min(1, arguments.n_gpu)
     stops = StopsOnSignal()
     trainer = StageTrainer(
         stage,
@@ -145,8 +154,16 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
         eval_dataset=[] if controls else None,
         callbacks=[JsonLines(out / "loss.jsonl"), stops],
     )
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if stage.ema and divided:
+        raise ConfigError(
+            f"stage {stage.name!r} has ema, which works where every device holds the whole model; set it to 0"
+        )
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint and step >= steps and not divided:  # stopped after its last step
+            trainer._load_from_checkpoint(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
     except DataError as error:  # of a worker process, it brings that one's traceback; its last line is the message
         raise DataError(
             str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
@@ -158,9 +175,10 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
     if trainer.mean is not None:
         trainer.mean.take(objective)
     trained = _Trained(workshop.model.state_dict())
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if divided:
         trained = _Trained(trainer.accelerator.get_state_dict(trainer.model_wrapped))
         trained.sharded = True
+    trained.stopped = stops.asked
     return trained
 
 
@@ -177,6 +195,26 @@ def _division(stage: Stage, processes: int) -> tuple[int, int]:
     return size, whole // (size * processes)
 
 
+def _share(stage: Stage, processes: int) -> Stage:
+    """Return the stage as one of several processes takes it: its part of the videos and texts of a step."""
+    if not isinstance(stage.data, Scenes):
+        return stage
+    for what, whole in (("videos", stage.data.videos), ("texts", stage.data.texts)):
+        if whole % processes:
+            raise ConfigError(f"stage {stage.name!r}: {whole} {what} a step cannot be shared by {processes} devices")
+    data = replace(stage.data, videos=stage.data.videos // processes, texts=stage.data.texts // processes)
+    return replace(stage, data=data)
+
+
+def _same_precision(recipe: Recipe) -> None:
+    """Refuse a launcher that would let a float32 recipe compute in another precision, unseen."""
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if recipe.precision == "float32" and launched not in ("no", "fp32"):
+        raise ConfigError(
+            f"the launcher computes in {launched}, the recipe in float32; set precision=bfloat16 or another"
+        )
+
+
 def _steps(stage: Stage, reader: Any) -> int:
     if not isinstance(stage.data, Files) or isinstance(reader, StreamMixture):
         raise ConfigError(f"stage {stage.name!r} has no steps, and its data has no end; set stages.{stage.name}.steps")
@@ -186,6 +224,8 @@ def _steps(stage: Stage, reader: Any) -> int:
 def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
     model = workshop.model
     if stage.objective == "alignment":
+        if stage.checkpoint_activations:
+            raise ConfigError(f"stage {stage.name!r} runs no transformer; set its checkpoint_activations to false")
         return PatchAlignment(model, _drawn(stage, workshop).table)
     if stage.objective == "grounding":
         return WordGrounding(model, _drawn(stage, workshop).table)
@@ -199,17 +239,19 @@ def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
 
 def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | ExampleCollator:
     config = workshop.model.config
-    tokens = config.tokens_per_frame
-    if stage.objective == "all_tokens":
-        tokens = config.parts_per_frame * config.patches_per_side**2
+    tokens = config.all_tokens_per_frame if stage.objective == "all_tokens" else config.tokens_per_frame
     if isinstance(stage.data, Files):
         template = read_template(stage.data.template) if stage.data.template else ""
         return ExampleCollator(workshop.processor, tokens, stage.data.max_tokens, stage.data.packing, template)
     if stage.data.imagined and config.tiles > 1:
         raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
     projector = workshop.model.model.multi_modal_projector
-    classifier = projector.classifier if isinstance(projector, SemanticProjector) else None
+    classifier = copy.deepcopy(projector.classifier).cpu() if isinstance(projector, SemanticProjector) else None
     drawn = _drawn(stage, workshop)
+    if stage.data.texts > len(drawn.texts):
+        raise ConfigError(
+            f"stage {stage.name!r} takes {stage.data.texts} texts a step, the file has {len(drawn.texts)}"
+        )
     return SceneCollator(
         stage,
         workshop.processor,
@@ -225,14 +267,14 @@ def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | Ex
 
 
 def _reader(
-    stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int
-) -> tuple[Mixture | StreamMixture, dict[str, list[dict[str, Tensor]]]]:
+    stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int, skipped: Skipped
+) -> tuple[Mixture | StreamMixture, dict[str, HeldOut]]:
     """Return what the stage learns from, and what is held out."""
     if isinstance(collator, ExampleCollator):
         assert isinstance(stage.data, Files)
         held_out = stage.data.evaluation
         unpacked = replace(collator, packing=False)
-        controls = example_controls(held_out, unpacked, stage.data.per_device) if held_out else {}
+        controls = example_controls(held_out, unpacked, stage.data.per_device, skipped) if held_out else {}
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
     scenes = _drawn(stage, workshop).scenes

@@ -62,9 +62,9 @@ class SceneCollator:
         # 118 classes are dogs: a name with n classes is drawn only n^0.25 times as often as a name with one.
         self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
 
-    def join(self, scenes: Sequence[PreparedScene]) -> dict[str, Tensor]:
-        """Build a batch; chance hangs on the seed and on which scenes meet, so a resumed run draws the same."""
-        rng = random.Random(f"{self.seed}/{[scene.index for scene in scenes]}")
+    def join(self, scenes: Sequence[PreparedScene], number: int = 0) -> dict[str, Tensor]:
+        """Build a batch; chance hangs on seed, number and scenes, so a resumed run draws the same."""
+        rng = random.Random(f"{self.seed}/{number}/{[scene.index for scene in scenes]}")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         planted = [rng.random() < self.data.imagined and self.classifier is not None for _ in scenes]
         features = torch.cat([scene.features for scene in scenes])  # (M, P, N², d_v)

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from llava_mini.checkpoints.embedded import LORA_SCALE
 from llava_mini.checkpoints.lora import plain_names, put_into
 from llava_mini.errors import ModelError
 
@@ -62,4 +63,4 @@ def plain_model(folder: Path, base: Path, target: Path) -> int:
     tensors = {
         name: tensor for name, tensor in plain_names(whole_tensors(folder)).items() if not name.startswith("helper")
     }
-    return put_into(base, tensors, target, scale=lambda _: 1.0)
+    return put_into(base, tensors, target, scale=lambda _: LORA_SCALE)

@@ -3,10 +3,13 @@
 Source: LLaVA-Mini, section 4.3 and Table 9, for stage 1 and stage 2; the warm-ups are ours.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval, MinLen
+from pydantic import StringConstraints
 from torch import nn
 
 from llava_mini.data.readers import DataFile
@@ -21,6 +24,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "lora": (),  # every tensor with "lora_" in its name
     "helper": ("helper",),
 }
+Count = Annotated[int, Interval(ge=1)]
+Amount = Annotated[int, Interval(ge=0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
+Weight = Annotated[float, Interval(ge=0, lt=math.inf)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Template = Literal["chatml", "llama-3.1", "plain", "vicuna-v1.1"]
 # The tower is frozen in the paper; word embeddings get no gradient in the released program either.
 _NEVER = ("multi_modal_projector.classifier", "embed_tokens", "vision_tower")
 
@@ -29,23 +39,23 @@ _NEVER = ("multi_modal_projector.classifier", "embed_tokens", "vision_tower")
 class Scenes:
     """Learn from prepared scenes and made videos, whose questions are drawn anew in every step."""
 
-    pictures: int
+    pictures: Count
     """Scenes of a step; each brings its questions."""
-    videos: int = 0
+    videos: Amount = 0
     """Made videos of a step, beside the pictures; only with the objectives "shallow" and "answers"."""
-    questions_per_picture: int = 6
+    questions_per_picture: Count = 6
     """Questions asked of one picture or video in a step, at most."""
-    turns: int = 1
+    turns: Count = 1
     """Questions of one conversation, at most; how many is drawn anew each time."""
-    texts: int = 0
+    texts: Amount = 0
     """Conversations without a picture in a step; only with the objective "answers"."""
-    mentions: int = 14
+    mentions: Annotated[int, Interval(ge=3)] = 14
     """Names read beside a picture with the objective "grounding", at most."""
-    imagined: float = 0.0
+    imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     kinds: tuple[str, ...] = ()
     """Question kinds that are asked; empty: all."""
-    held_out: int = 0
+    held_out: Amount = 0
     """So many of the last scenes are not learned from but measured, with their own pictures and with others'."""
 
 
@@ -53,23 +63,23 @@ class Scenes:
 class Files:
     """Learn from examples in files."""
 
-    batch_size: int = 256
+    batch_size: Count = 256
     """Samples of a step, over all devices and accumulated micro-batches; Table 9: 256."""
-    per_device: int = 4
+    per_device: Count = 4
     """Samples that one device takes at a time; the rest of `batch_size` is accumulated."""
     files: tuple[DataFile, ...] = ()
     """Files of examples; `--data` takes their place."""
     evaluation: tuple[DataFile, ...] = ()
     """Files whose loss is measured beside the training, with their own pictures and with shuffled ones."""
-    template: str = ""
+    template: Literal["", Template] = ""
     """A chat template of the project by name; empty: the model's own. "plain" is picture and answer, for captions."""
-    max_tokens: int = 2048
+    max_tokens: Count = 2048
     """Longest sample; what is longer is cut at its end, but never a picture."""
     packing: bool = False
     """Put several samples into a row of the language model, in place of padding."""
-    workers: int = 2
+    workers: Amount = 2
     """Processes a device that open pictures beside the training; 0: none."""
-    epochs: float = 1.0
+    epochs: Positive = 1.0
     """How often the examples are seen; `steps` of the stage takes its place, and must for streams."""
 
 
@@ -77,37 +87,37 @@ class Files:
 class Stage:
     """Describe one stage of a recipe."""
 
-    name: str
+    name: Name
     """Folder of the stage's results."""
     objective: Literal["alignment", "grounding", "all_tokens", "shallow", "answers"]
     """"alignment": patches against words. "grounding": fused names against what the picture says of them.
     "all_tokens": answers from all N² tokens, no compression, no fusion. "shallow": answers read off pre-fusion.
     "answers": answers from the whole model."""
-    learning_rates: dict[str, float]
+    learning_rates: dict[str, Weight]
     """Learning rate of each part that learns; parts that are absent are frozen."""
     data: Scenes | Files
     """What is learned from."""
-    steps: int = 0
+    steps: Amount = 0
     """Optimizer steps; 0: as many as the epochs of the files give."""
-    helper_weight: float = 0.0
+    helper_weight: Weight = 0.0
     """Weight of the next-token loss on the fused text (ours; the paper has none)."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rates fall; Table 9: cosine."""
-    warmup_ratio: float = 0.03
+    warmup_ratio: Share = 0.03
     """Share of steps in which the learning rate rises; Table 9."""
-    weight_decay: float = 0.0
+    weight_decay: Weight = 0.0
     """Of AdamW; the paper does not say."""
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: Positive = 1.0
     """Larger gradients are scaled down to this norm."""
-    lora_rank: int = 0
+    lora_rank: Amount = 0
     """Rank of the LoRA on the linear layers of `lora_on`, alpha twice the rank; 0: none."""
-    lora_on: tuple[Literal["language_model", "pre_fusion"], ...] = ("language_model",)
+    lora_on: Annotated[tuple[Literal["language_model", "pre_fusion"], ...], MinLen(1)] = ("language_model",)
     """Which layers get LoRA."""
     checkpoint_activations: bool = False
     """Compute activations again on the way back in place of keeping them; pre-fusion's too."""
-    ema: float = 0.0
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Decay of a running mean of the weights, which is what the stage ends with; 0: none."""
-    evaluate_every: int = 0
+    evaluate_every: Amount = 0
     """Steps between measurements of the held-out loss; 0: at the end only."""
 
 
@@ -150,7 +160,7 @@ class Parts:
     copy_layers: bool = False
     """Whether pre-fusion starts as the language model's first layers; random weights learn to look sooner
     (docs/lab_book.md; the paper is silent)."""
-    template: str = "vicuna-v1.1"
+    template: Template = "vicuna-v1.1"
     """Chat template, by name."""
     changes: dict[str, object] = field(default_factory=dict)
     """Fields of `LlavaMiniConfig` that differ from the released form."""
@@ -165,13 +175,13 @@ class Recipe:
     """One line for `--list`."""
     start: Embedded | Pretrained | Parts
     """What is trained."""
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], MinLen(1)]
     """In order; each goes on with what the one before has made."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Of weights, order and drawn questions."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the arithmetic; weights and optimiser stay in fp32 where they learn."""
-    save_every: int = 200
+    save_every: Count = 200
     """Steps between checkpoints."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Who is told the losses beside `loss.jsonl`."""

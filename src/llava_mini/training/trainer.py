@@ -7,8 +7,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class StageTrainer(Trainer):
         stage: Stage,
         *,
         workers: int = 0,
-        controls: "dict[str, list[dict[str, Tensor]]] | None" = None,
+        controls: Mapping[str, Iterable[dict[str, Tensor]]] | None = None,
         **kwargs: Any,
     ) -> None:
         """Join a stage to transformers' Trainer.
@@ -69,7 +69,7 @@ class StageTrainer(Trainer):
             groups: dict[str, list[nn.Parameter]] = {}
             for name, parameter in (model or self.model).named_parameters():
                 if parameter.requires_grad:
-                    groups.setdefault(part_of(name) or "projector", []).append(parameter)
+                    groups.setdefault(str(part_of(name)), []).append(parameter)
             self.optimizer: Any = torch.optim.AdamW(
                 [{"params": group, "lr": self.stage.learning_rates[part]} for part, group in groups.items()],
                 weight_decay=self.stage.weight_decay,
@@ -108,7 +108,7 @@ class StageTrainer(Trainer):
         return metrics
 
     @torch.no_grad()
-    def _held_out_loss(self, batches: list[dict[str, Tensor]]) -> float:
+    def _held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
         """Return the mean loss of a supervised token; of a batch, where none is supervised."""
         total, count = 0.0, 0
         for batch in batches:
@@ -223,14 +223,25 @@ class JsonLines(TrainerCallback):
         if state.is_world_process_zero and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            partial = self.path.with_suffix(".part")
+            with self._told_apart():
+                partial.write_text("".join(kept), encoding="utf-8")
+                partial.rename(self.path)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Write one line."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and "train_runtime" not in (logs or {}):  # a sum over this start alone
             told = {name: value for name, value in (logs or {}).items() if name not in _NO_NUMBERS}
-            with self.path.open("a", encoding="utf-8") as lines:
+            with self._told_apart(), self.path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"step": state.global_step, "time": round(time.time()), **told}) + "\n")
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = (error.strerror or "unknown error").lower()
+            raise TrainingError(f"{self.path} cannot be written: {reason}; the last checkpoint is intact") from error
 
 
 class Progress(TrainerCallback):
@@ -295,18 +306,21 @@ class StopsOnSignal(TrainerCallback):
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def _any_asked(self, args: Any) -> bool:
+        if args.world_size == 1:
+            return self.asked
+        votes = torch.tensor(int(self.asked), device=args.device)
+        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+        return bool(votes)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop if any process was asked to."""
-        asked = self.asked
-        if args.world_size > 1:
-            votes = torch.tensor(int(asked), device=args.device)
-            torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
-            asked = bool(votes)
-        if asked and state.global_step < state.max_steps:
+        if self._any_asked(args) and state.global_step < state.max_steps:
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Listen no more."""
+        """Listen no more; from here on all processes know whether any was asked."""
+        self.asked = self._any_asked(args)
         for one, before in self._before.items():
             signal.signal(one, before)
 

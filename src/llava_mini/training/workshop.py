@@ -26,6 +26,7 @@ from llava_mini.model.conditional_generation import LlavaMiniForConditionalGener
 from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import WordTable, embed_words
 from llava_mini.training.grounding import FACT_WORDS
+from llava_mini.training.record import claim
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes
 from llava_mini.training.starts import start_lookup, start_projector
 
@@ -110,6 +111,7 @@ def begin_lookup(workshop: Workshop) -> None:
     drawn, model = workshop.drawn, workshop.model
     if drawn is None or model.model.pre_fusion is None:
         return
+    model.cpu()  # alignment may have left it on a GPU
     words = embed_words(list(drawn.table.words), model.word_embeddings, workshop.processor.tokenizer)
     chosen = range(0, len(drawn.scenes), max(1, len(drawn.scenes) // _LOOKED_AT))
     patches = torch.cat([model.model._project(drawn.scenes[i].features).flatten(0, 2) for i in chosen])
@@ -122,7 +124,7 @@ def _begin(recipe: Recipe, out: Path) -> Workshop:
         adapter = ADAPTER if start.trained else None
         changes: dict[str, Any] = dict(start.changes)
         return Workshop(*assemble(adapter, copy_layers=start.copy_layers, seed=recipe.seed, **changes))
-    folder = _joined(start, out / "start", recipe.seed) if isinstance(start, Parts) else _trained(start)
+    folder = _joined(recipe, start, out / "start") if isinstance(start, Parts) else _trained(start)
     learned = {part for stage in recipe.stages for part in stage.learning_rates}
     half = recipe.precision == "bfloat16" and learned == {"lora"}  # what learns keeps full precision
     options: dict[str, Any] = {"dtype": torch.bfloat16 if half else torch.float32, "use_safetensors": True}
@@ -149,10 +151,12 @@ def _trained(start: Pretrained) -> Path:
     return folder
 
 
-def _joined(start: Parts, folder: Path, seed: int) -> Path:
+def _joined(recipe: Recipe, start: Parts, folder: Path) -> Path:
     """Join the parts once; the other processes wait for the first."""
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.local_main_process_first():
+        if state.is_local_main_process:
+            claim(recipe, folder.parent)  # parts that another recipe has joined are not these
         if not (folder / "config.json").is_file():
             join_parts(
                 Path(start.language_model),
@@ -160,7 +164,7 @@ def _joined(start: Parts, folder: Path, seed: int) -> Path:
                 folder,
                 template=start.template,
                 copy_layers=start.copy_layers,
-                seed=seed,
+                seed=recipe.seed,
                 **dict[str, Any](start.changes),
             )
     return folder
