@@ -50,9 +50,10 @@ def test_a_mention_is_read_at_its_last_token() -> None:
 def test_the_loss_is_the_mean_of_its_facts_and_nothing_that_is_unknown_counts() -> None:
     torch.manual_seed(0)
     objective = WordGrounding(tiny_model(**EMBEDDED), table(), box_weight=0.0)
-    made = batch([DOG])
-    out = objective(vision_features=torch.randn(1, 1, 16, 48), **made)
-    scores = F.normalize(out["read"], dim=-1) @ table().embeddings.T * objective.helper_scale.exp()
+    made, seen = batch([DOG]), []
+    objective.helper.norm.register_forward_hook(lambda *call: seen.append(call[2]))
+    out = objective(vision_features=torch.randn(1, 1, 16, 48), mentions=made)
+    scores = F.normalize(seen[0], dim=-1) @ table().embeddings.T * objective.helper.scale.exp()
     yes_or_no = scores[:, [WORDS.index("no"), WORDS.index("yes")]]
     expected = F.cross_entropy(yes_or_no, torch.tensor([0])) / len(get_args(Fact))
     torch.testing.assert_close(out["loss"], expected)
@@ -63,9 +64,9 @@ def test_another_picture_changes_what_a_word_reads_and_gradients_reach_pre_fusio
     objective = WordGrounding(tiny_model(**EMBEDDED), table())
     made = batch([CAT, DOG], [RED, DOG])
     features = torch.randn(2, 1, 16, 48)
-    own = objective(vision_features=features, **made)
-    other = objective(vision_features=features.flip(0), **made)
-    assert not torch.allclose(own["read"], other["read"])
+    own = objective(vision_features=features, mentions=made)
+    other = objective(vision_features=features.flip(0), mentions=made)
+    assert not torch.allclose(own["loss"], other["loss"])
     own["loss"].backward()
     fusion = objective.model.pre_fusion
     assert fusion is not None

@@ -87,7 +87,7 @@ def test_checkpointed_activations_keep_less_and_change_nothing(changes: dict[str
 
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             given = batch()
-            prefix = objective._encode(given["pixel_values"], None, given["frames"], None)
+            prefix = objective._encode(given["pixel_values"], None, given["frames"])
             words = objective.model.get_input_embeddings()(given["input_ids"])
             fused = objective.model.fuse(words, given["attention_mask"].bool(), [prefix]).words
         fused.sum().backward()

@@ -19,7 +19,8 @@ from llava_mini.errors import ConfigError, DataError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training import run
 from llava_mini.training.alignment import WordTable
-from llava_mini.training.grounding import FACT_WORDS
+from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding
+from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
@@ -27,15 +28,14 @@ from llava_mini.training.workshop import Drawn, Workshop
 _WORDS = tuple(dict.fromkeys(["cat", "star", *chain(*FACT_WORDS.values())]))
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
 _STAGE1 = Stage("one", "all_tokens", {"projector": 1e-2}, Scenes(2, questions_per_picture=1), 2)
-_SHALLOW = Stage("shallow", "shallow", {"pre_fusion": 1e-2, "helper": 1e-2}, Scenes(2), 2, helper_weight=1.0)
 _GROUND = Stage("ground", "grounding", {"pre_fusion": 1e-2, "helper": 1e-2}, Scenes(2, imagined=0.5), 2)
 _STAGE2 = Stage(
     "two",
     "answers",
-    {"pre_fusion": 1e-2, "compression": 1e-2, "projector": 1e-2, "lora": 1e-2},
+    {"pre_fusion": 1e-2, "compression": 1e-2, "projector": 1e-2, "lora": 1e-2, "helper": 1e-2},
     Scenes(2, imagined=0.3),
     4,
-    helper_weight=0.3,
+    grounding_weight=0.3,
     lora_rank=2,
 )
 
@@ -74,7 +74,7 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(model, tiny_processor(model.config), drawn=drawn)
 
 
-@pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _GROUND, _SHALLOW, _STAGE2], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _GROUND, _STAGE2], ids=lambda stage: stage.name)
 def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
     shop = workshop(tmp_path)
     before = {name: value.clone() for name, value in shop.model.state_dict().items()}
@@ -112,11 +112,11 @@ def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) ->
 
 
 def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:
-    run.run(recipe_of(_SHALLOW), workshop(tmp_path), tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "shallow" / "loss.jsonl").read_text().splitlines()]
+    run.run(recipe_of(_GROUND), workshop(tmp_path), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ground" / "loss.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert all(math.isfinite(line["loss"]) for line in lines)
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["stages"][0]["name"] == "shallow"
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["stages"][0]["name"] == "ground"
 
 
 def test_every_recipe_trains_parts_that_exist_and_the_papers_two_stages_in_order() -> None:
@@ -160,6 +160,38 @@ def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused
         with pytest.raises(ConfigError, match=words):
             run.run(recipe_of(stage), workshop(tmp_path), tmp_path / "run")
     run.run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
+
+
+def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:
+    still = replace(_STAGE2, learning_rates={"lora": 1e-2, "helper": 0.0})
+    run.run(recipe_of(_GROUND, still), workshop(tmp_path), tmp_path / "run")
+    first, second = (load_file(tmp_path / "run" / name / "trained.safetensors") for name in ("ground", "two"))
+    read = [name for name in first if name.startswith("helper.")]
+    assert "helper.scale" in read
+    assert all(torch.equal(first[name], second[name]) for name in read)
+    assert not any("helper" in name for name in load_file(tmp_path / "run/adapter.safetensors"))
+
+
+def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    torch.manual_seed(0)
+    reader = MentionReader(shop.drawn.table)
+    batch = run._collator(_STAGE2, shop, 0).join([shop.drawn.scenes[0], shop.drawn.scenes[1]])  # type: ignore[list-item]
+    losses = [
+        float(Answers(shop.model, through="answers", reader=reader, grounding_weight=weight)(**batch)["loss"].detach())
+        for weight in (0.0, 0.5)
+    ]
+    alone = WordGrounding(shop.model, shop.drawn.table)
+    alone.helper = reader
+    shown = batch["vision_features"][:2]
+    expected = float(alone(vision_features=shown, mentions=batch["mentions"])["loss"].detach())
+    assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+def test_grounding_beside_answers_needs_words_that_are_fused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'one' fuses no words; set its grounding_weight to 0"):
+        run.run(recipe_of(replace(_STAGE1, grounding_weight=0.1)), workshop(tmp_path), tmp_path / "run")
 
 
 def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
@@ -248,13 +280,13 @@ def with_videos(tmp_path: Path, videos: PreparedScenes) -> tuple[Workshop, Prepa
     return replace(shop, drawn=replace(shop.drawn, videos=videos)), shop.drawn.scenes
 
 
-@pytest.mark.parametrize("objective", ["all_tokens", "shallow", "answers"])
+@pytest.mark.parametrize("objective", ["all_tokens", "grounding", "answers"])
 def test_pictures_in_tiles_are_learned_from(tmp_path: Path, objective: Any) -> None:
     model = tiny_model(**EMBEDDED, tiles=2)
     made_scenes(tmp_path / "scenes", parts=5)
     shop = replace(workshop(tmp_path), model=model, processor=tiny_processor(model.config))
     rates = {"projector": 1e-3} if objective == "all_tokens" else {"pre_fusion": 1e-3, "helper": 1e-3}
-    stage = Stage("hd", objective, rates, Scenes(2), 2, helper_weight=1.0)
+    stage = Stage("hd", objective, rates, Scenes(2), 2, grounding_weight=float(objective == "answers"))
     align = Stage("align", "alignment", {"projector": 1e-2}, Scenes(2), 1)
     run.run(recipe_of(align, stage), shop, tmp_path / "run")
     assert (tmp_path / "run/adapter.safetensors").is_file()

@@ -2,11 +2,11 @@
 
 Ours, not the paper's; switched by leaving the stage out. A question asks for one fact and costs twenty tokens of
 pre-fusion; a name in a list is asked for six facts and costs two.
-S samples · L text · K mentions · M pictures · N² patches · V words · d width.
+L text · K mentions · M pictures · N² patches · V words · d width.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +17,9 @@ from llava_mini.data.answers import NUMBERS
 from llava_mini.data.colours import COLOURS
 from llava_mini.data.mentions import Mention
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.model.llava_mini import LlavaMiniModel
 from llava_mini.model.projector import RMSNorm
+from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.training.alignment import ACROSS, DOWN, WordTable, third_of
 
 Fact = Literal["present", "number", "colour", "across", "down", "name"]
@@ -33,74 +35,86 @@ _OPENINGS = ("Picture:", "What", "Is there a", "Do you see", "Where is the", "Ho
 _SEPARATORS = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
 
 
-class WordGrounding(nn.Module):
-    """Cross-entropy of fused words against words for what they name, and the error of a box.
+class MentionReader(nn.Module):
+    """Reads facts and boxes off what pre-fusion added to a word; thrown away when training is over.
 
-    loss = mean over facts of CE(fused word, word of the fact) + w_box · |probe(fused word) − box|.
+    loss = mean over facts of CE(added, word of the fact) + w_box · |probe(added) − box|.
     """
+
+    def __init__(self, table: WordTable, *, box_weight: float = 1.0) -> None:
+        super().__init__()
+        width = table.embeddings.shape[1]
+        self.norm = RMSNorm(width)
+        self.box = nn.Linear(width, 4)
+        self.scale = nn.Parameter(torch.tensor(2.5))
+        self.words = nn.Buffer(table.embeddings, persistent=False)
+        self.box_weight = box_weight
+        self.choices = {fact: [table.index(word) for word in words] for fact, words in FACT_WORDS.items()}
+
+    def forward(self, added: Tensor, mentions: Tensor, boxes: Tensor, **facts: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            added: `(M, L, d)`, fused words less the words.
+            mentions: `(K, 2)`, row and column of each mention's last token.
+            boxes: `(K, 4)`, centre and size as shares of the side; not a number where there is no box.
+            facts: `(K,)` each: which of the fact's words is right, −100 where none is.
+        """
+        read = self.norm(added[mentions[:, 0], mentions[:, 1]])
+        scores = F.normalize(read, dim=-1) @ self.words.T * self.scale.exp()
+        losses = [
+            F.cross_entropy(scores[:, self.choices[fact]] if fact in self.choices else scores, facts[fact])
+            for fact in get_args(Fact)
+            if fact in facts and bool((facts[fact] >= 0).any())
+        ]
+        loss = torch.stack(losses).sum() / len(get_args(Fact))
+        placed = boxes.isfinite().all(dim=-1)
+        if bool(placed.any()):
+            loss = loss + self.box_weight * (self.box(read[placed]) - boxes[placed]).abs().mean()
+        return loss
+
+
+def ground(model: LlavaMiniModel, reader: MentionReader, prefix: VisionPrefix, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the loss of `grounding_batch`'s rows of names, each beside one picture of a prefix."""
+    facts = dict(batch)
+    input_ids, attention_mask = facts.pop("input_ids"), facts.pop("attention_mask")
+    words: Tensor = model.get_input_embeddings()(input_ids)
+    fused = model.fuse(words, attention_mask.bool(), [prefix]).words
+    loss: Tensor = reader(fused - words.detach(), **facts)
+    return loss
+
+
+class WordGrounding(nn.Module):
+    """The loss of `MentionReader` alone."""
 
     def __init__(self, model: LlavaMiniForConditionalGeneration, table: WordTable, *, box_weight: float = 1.0) -> None:
         super().__init__()
         self.model = model.model
-        width = model.config.text.hidden_size
-        self.helper = nn.ModuleDict({"norm": RMSNorm(width), "box": nn.Linear(width, 4)})
-        self.words = nn.Buffer(table.embeddings, persistent=False)
-        self.helper_scale = nn.Parameter(torch.tensor(2.5))
-        self.box_weight = box_weight
-        self.choices = {fact: [table.index(word) for word in words] for fact, words in FACT_WORDS.items()}
+        self.helper = MentionReader(table, box_weight=box_weight)
 
     def activation_checkpointing_enable(self, **how: object) -> None:
         """Checkpoint the activations of pre-fusion."""
         self.model.activation_checkpointing_enable(**how)
 
-    def forward(
-        self,
-        vision_features: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        mentions: Tensor,
-        boxes: Tensor,
-        **facts: Tensor,
-    ) -> dict[str, Tensor]:
+    def forward(self, vision_features: Tensor, mentions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss.
 
         Args:
-            vision_features: `(M, P, N², d_v)`.
-            input_ids: `(M, L)`, one row of names a picture.
-            attention_mask: `(M, L)`.
-            mentions: `(K, 2)`, row and column of each mention's last token.
-            boxes: `(K, 4)`, centre and size as shares of the side; not a number where there is no box.
-            facts: `(K,)` each: which of the fact's words is right, −100 where none is.
+            vision_features: `(M, P, N², d_v)`, one row of names each.
+            mentions: what `grounding_batch` returned.
         """
-        read = self.read(vision_features, input_ids, attention_mask)[mentions[:, 0], mentions[:, 1]]
-        scores = F.normalize(read, dim=-1) @ self.words.T * self.helper_scale.exp()
-        losses = [
-            F.cross_entropy(scores[:, self.choices[fact]] if fact in self.choices else scores, right)
-            for fact, right in self._asked(facts)
-        ]
-        loss = torch.stack(losses).sum() / len(get_args(Fact))
-        placed = boxes.isfinite().all(dim=-1)
-        if bool(placed.any()):
-            loss = loss + self.box_weight * (self.helper["box"](read[placed]) - boxes[placed]).abs().mean()
-        return {"loss": loss, "read": read.detach()}
-
-    def read(self, vision_features: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return what pre-fusion added to each word, normalised: `(M, L, d)`."""
-        words: Tensor = self.model.get_input_embeddings()(input_ids)
-        prefix = self.model.encode_features(vision_features, torch.ones_like(input_ids[:, 0]))
-        fused = self.model.fuse(words, attention_mask.bool(), [prefix]).words
-        added: Tensor = self.helper["norm"](fused - words.detach())
-        return added
-
-    @staticmethod
-    def _asked(facts: dict[str, Tensor]) -> list[tuple[Fact, Tensor]]:
-        return [(fact, facts[fact]) for fact in get_args(Fact) if fact in facts and bool((facts[fact] >= 0).any())]
+        frames = torch.ones(len(vision_features), dtype=torch.long, device=vision_features.device)
+        return {"loss": ground(self.model, self.helper, self.model.encode_features(vision_features, frames), mentions)}
 
 
 def grounding_batch(
     rows: Sequence[Sequence[Mention]], table: WordTable, tokenizer: Any, rng: random.Random
 ) -> dict[str, Tensor]:
-    """Write each picture's mentions as one row of words, and return it with what is right of each mention."""
+    """Write each picture's mentions as one row of words.
+
+    Returns:
+        `input_ids` and `attention_mask` `(M, L)`; the other arguments of `MentionReader`, of M rows.
+    """
     written = [_write(mentions, tokenizer, rng) for mentions in rows]
     longest = max(len(ids) for ids, _ in written)
     input_ids = torch.zeros(len(rows), longest, dtype=torch.long)

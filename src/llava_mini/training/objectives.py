@@ -1,9 +1,10 @@
-"""The losses of stage 1 and stage 2, and of the warm-up in which pre-fusion learns alone.
+"""The losses of stage 1 and stage 2.
 
-Source: LLaVA-Mini, section 4.3; the helper loss is ours.
+Source: LLaVA-Mini, section 4.3; the grounding beside the answers is ours.
 M pictures and videos · R frames of all · S samples · L text · P parts · N² patches · d_v vision width · d width.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,18 +13,13 @@ from torch.nn import functional as F
 
 from llava_mini.errors import InputError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
-from llava_mini.model.projector import RMSNorm
 from llava_mini.model.splice import check_frames, count_frames, place
 from llava_mini.model.vision_prefix import VisionPrefix
+from llava_mini.training.grounding import MentionReader, ground
 
 
 class Answers(nn.Module):
-    """Learn to answer: next-token loss on the answers, and beside it a helper loss on the fused text.
-
-    The helper reads the next token off what pre-fusion added to a word, through the tied embedding; without it the
-    small model stays blind for thousands of steps. Answers are shown to pre-fusion for the helper alone: under the
-    causal mask they change no fused word of the question, and the language model gets their raw embeddings.
-    """
+    """Learn to answer: next-token loss on the answers; beside it, if wanted, what names say of the same pictures."""
 
     accepts_loss_kwargs = True  # the trainer counts the supervised tokens of a whole step and passes their number
 
@@ -31,15 +27,16 @@ class Answers(nn.Module):
         self,
         model: LlavaMiniForConditionalGeneration,
         *,
-        through: Literal["all_tokens", "shallow", "answers"],
-        helper_weight: float = 0.0,
+        through: Literal["all_tokens", "answers"],
+        reader: MentionReader | None = None,
+        grounding_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model.model
         self.lm_head = model.lm_head
         self.through = through
-        self.helper_weight = helper_weight
-        self.helper = RMSNorm(model.config.text.hidden_size) if helper_weight else None
+        self.helper = reader
+        self.grounding_weight = grounding_weight
 
     def activation_checkpointing_enable(self, **how: object) -> None:
         """Checkpoint the activations of the language model and of pre-fusion."""
@@ -55,6 +52,7 @@ class Answers(nn.Module):
         vision_features: Tensor | None = None,
         picture: Tensor | None = None,
         packed: Tensor | None = None,
+        mentions: Mapping[str, Tensor] | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch of samples, padded on the right.
@@ -68,48 +66,44 @@ class Answers(nn.Module):
             picture: `(S,)`, which of the M a sample is about, where several are about one.
             packed: `(B, L')`, which of the S · L places stands where in the rows of the language model, −1 for padding;
                 a sample sees itself alone, in pre-fusion because it has its own row there.
+            mentions: a row of names for each of the first pictures, as `grounding_batch` makes them.
             num_items_in_batch: supervised tokens to divide by: those of all devices and accumulated batches.
         """
         present = attention_mask.bool()
         is_image = input_ids == self.model.config.image_token_id
         targets = F.pad(labels[:, 1:], (0, 1), value=-100)
         words: Tensor = self.model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
-        helper_loss = None
         texts_alone = False
         if pixel_values is not None and not len(pixel_values):
             texts_alone = True
             # Every process must run the same modules, or those that wait for its gradients wait for ever: look at one
             # blank frame, and count it with weight 0.
             pixel_values, frames = pixel_values.new_zeros(1, *pixel_values.shape[1:]), _first_alone(frames)
-        prefix = self._encode(pixel_values, vision_features, frames, picture)
-        instruction = present & ~is_image & (labels == -100)
-        fused = self.model.fuse(words, instruction if self.helper is None else present & ~is_image, [prefix]).words
+        shown = self._encode(pixel_values, vision_features, frames)
+        prefix = shown if picture is None else shown.select(picture)
+        fused = self.model.fuse(words, present & ~is_image & (labels == -100), [prefix]).words
         if texts_alone:
             fused = words + 0.0 * (fused.sum() + prefix.tokens.sum())
             _check(is_image, torch.zeros_like(frames), prefix.tokens.shape[1])
         else:
             _check(is_image, prefix.frames, prefix.tokens.shape[1])
-        if self.helper is not None:
-            added = self.helper(fused - words.detach())
-            helper_loss = self._loss(added, targets, num_items_in_batch)
-            fused = torch.where(instruction[..., None], fused, words.detach())
         embeds = fused if texts_alone else place(fused, is_image, prefix.tokens)
-        if self.through == "shallow":
-            assert helper_loss is not None
-            return {"loss": helper_loss, "answer_loss": helper_loss.detach()}
-        loss = self._loss(*self._read(embeds, attention_mask, targets, packed), num_items_in_batch)
-        total = loss if helper_loss is None else loss + self.helper_weight * helper_loss
+        loss = total = self._loss(*self._read(embeds, attention_mask, targets, packed), num_items_in_batch)
+        if self.helper is not None and mentions is not None:
+            named = torch.arange(len(mentions["input_ids"]), device=input_ids.device)
+            # A device's share of the step's tokens is its share of this loss too.
+            share = 1.0 if num_items_in_batch is None else (targets != -100).sum() / num_items_in_batch
+            total = loss + self.grounding_weight * share * ground(
+                self.model, self.helper, shown.select(named), mentions
+            )
         return {"loss": total, "answer_loss": loss.detach()}
 
-    def _encode(
-        self, pixels: Tensor | None, features: Tensor | None, frames: Tensor, picture: Tensor | None
-    ) -> VisionPrefix:
+    def _encode(self, pixels: Tensor | None, features: Tensor | None, frames: Tensor) -> VisionPrefix:
         if features is None:
             if pixels is None:
                 raise InputError("the objective got neither pixel_values nor vision_features; give one of them")
             features = self.model.get_vision_features(pixels[None])[0]
-        prefix = self.model.encode_features(features, frames, compress=self.through != "all_tokens")
-        return prefix if picture is None else prefix.select(picture)
+        return self.model.encode_features(features, frames, compress=self.through != "all_tokens")
 
     def _read(
         self, embeds: Tensor, attention_mask: Tensor, targets: Tensor, packed: Tensor | None

@@ -83,10 +83,10 @@ def plan_stage(recipe: Recipe, stage: Stage, config: LlavaMiniConfig, devices: i
     half = recipe.precision == "bfloat16"
     with torch.device("meta"):
         model = LlavaMiniForConditionalGeneration(config).to(torch.bfloat16 if half else torch.float32)
-        objective: Any = Answers(model, through=stage.objective, helper_weight=stage.helper_weight)  # type: ignore[arg-type]
+        objective: Any = Answers(model, through=stage.objective)  # type: ignore[arg-type]
         if stage.lora_rank:
             add_lora(model, stage)
-    learn_only(objective, stage.learning_rates)
+    learn_only(objective, set(stage.learning_rates) - {"helper"})  # which weighs nothing
     objective.train()
     if stage.checkpoint_activations:
         objective.activation_checkpointing_enable()

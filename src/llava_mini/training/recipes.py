@@ -118,23 +118,25 @@ def embedded() -> Recipe:
                 "grounding",
                 {"pre_fusion": 5e-4, "projector": 3e-5, "helper": 5e-4},
                 Scenes(12, imagined=0.1),
-                steps=1000,
+                steps=3000,
             ),
             Stage(
                 "stage2",
                 "answers",
-                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4},
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
                 Scenes(3, imagined=0.2, turns=3, texts=1),
-                steps=1500,
+                steps=3000,
                 lora_rank=16,
+                grounding_weight=0.3,
             ),
             Stage(
                 "videos",
                 "answers",
-                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4},
+                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 5e-5},
                 Scenes(2, videos=2, imagined=0.3, turns=2, texts=1),
                 steps=500,
                 lora_rank=16,
+                grounding_weight=0.3,
             ),
         ),
     )
@@ -168,7 +170,10 @@ def compared(name: str) -> Recipe:
 
 def _learning_what_is_there(stage: Stage, changes: Mapping[str, object]) -> Stage:
     """Return a stage without the rates of parts that a form does not have, or that have no weights in it."""
-    gone = {"pre_fusion"} if changes.get("fusion_layers") == 0 else set()
+    gone: set[str] = set()
+    if changes.get("fusion_layers") == 0:
+        gone = {"pre_fusion", "helper"} if stage.grounding_weight else {"pre_fusion"}
+        stage = replace(stage, grounding_weight=0.0)
     gone |= {"compression"} if changes.get("compression") in ("none", "average") else set()
     return replace(
         stage, learning_rates={part: rate for part, rate in stage.learning_rates.items() if part not in gone}

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import PatchAlignment
 from llava_mini.training.batches import MicroBatches
 from llava_mini.training.controls import HeldOut, example_controls, scene_controls
-from llava_mini.training.grounding import WordGrounding
+from llava_mini.training.grounding import MentionReader, WordGrounding
 from llava_mini.training.objectives import Answers
 from llava_mini.training.overrides import override
 from llava_mini.training.record import write_record
@@ -69,6 +70,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     if fresh:
         begin_projector(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
+    helper: dict[str, Tensor] = {}
     for stage in recipe.stages:
         set_seed(recipe.seed)  # what a stage draws hangs on no other: a run may begin with any of them
         if stage.lora_rank:
@@ -78,15 +80,18 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             begin_lookup(workshop)
             looks_up = False
         if done.is_file():
-            model.load_state_dict(load_file(done), strict=False)
+            trained = _Trained(load_file(done))
+            model.load_state_dict(trained, strict=False)
         else:
-            trained = _train(recipe, stage, workshop, out / stage.name, Skipped(out / "skipped.jsonl", skip_bad))
+            skipped = Skipped(out / "skipped.jsonl", skip_bad)
+            trained = _train(recipe, stage, workshop, out / stage.name, skipped, helper)
             if state.is_main_process:
                 _save_whole({name: value for name, value in trained.items() if _is_trained(name, recipe)}, done)
             state.wait_for_everyone()
             more = stage is not recipe.stages[-1] and stage.name != until
             if trained.stopped or (trained.sharded and more):
                 raise TrainingError(f"stage {stage.name} is done; the same command goes on from there")
+        helper = _helper(trained) or helper
         if stage.name == until:
             return out / stage.name
     if state.is_main_process:
@@ -103,9 +108,17 @@ class _Trained(dict[str, Tensor]):
     """Whether a signal came during the last step."""
 
 
-def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped: Skipped) -> _Trained:
+def _helper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is learned beside the model and goes into no result."""
+    return {name: value for name, value in tensors.items() if part_of(name) == "helper"}
+
+
+def _train(
+    recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped: Skipped, helper: Mapping[str, Tensor]
+) -> _Trained:
     out.mkdir(parents=True, exist_ok=True)
     objective = _objective(stage, workshop)
+    objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     learn_only(objective, stage.learning_rates)
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
@@ -174,7 +187,7 @@ def _train(recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped:
         )
     if trainer.mean is not None:
         trainer.mean.take(objective)
-    trained = _Trained(workshop.model.state_dict())
+    trained = _Trained({**workshop.model.state_dict(), **_helper(objective.state_dict())})
     if divided:
         trained = _Trained(trainer.accelerator.get_state_dict(trainer.model_wrapped))
         trained.sharded = True
@@ -229,12 +242,10 @@ def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
         return PatchAlignment(model, _drawn(stage, workshop).table)
     if stage.objective == "grounding":
         return WordGrounding(model, _drawn(stage, workshop).table)
-    if stage.objective == "shallow" and not (model.config.fusion_layers and stage.helper_weight):
-        raise ConfigError(f"stage {stage.name!r} trains pre-fusion: it needs fusion_layers and a helper_weight")
-    objective = Answers(model, through=stage.objective, helper_weight=stage.helper_weight)
-    if objective.helper is not None:
-        objective.helper.weight.data.copy_(model.model.language_model.norm.weight.data)
-    return objective
+    if stage.grounding_weight and not (stage.objective == "answers" and model.config.fusion_layers):
+        raise ConfigError(f"stage {stage.name!r} fuses no words; set its grounding_weight to 0")
+    reader = MentionReader(_drawn(stage, workshop).table) if stage.grounding_weight else None
+    return Answers(model, through=stage.objective, reader=reader, grounding_weight=stage.grounding_weight)
 
 
 def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | ExampleCollator:
@@ -318,7 +329,7 @@ def _lora_config(stage: Stage) -> LoraConfig:
 
 
 def _is_trained(name: str, recipe: Recipe) -> bool:
-    parts = {part for stage in recipe.stages for part in stage.learning_rates} - {"helper"}
+    parts = {part for stage in recipe.stages for part in stage.learning_rates}
     if isinstance(recipe.start, Embedded):
         parts |= {"projector", "compression", "pre_fusion"}
     return part_of(name) in parts
@@ -329,7 +340,7 @@ def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
     learned: dict[str, Tensor] = {}
     for stage in recipe.stages:
         learned |= load_file(out / stage.name / "trained.safetensors")
-    plain = plain_names(learned)
+    plain = plain_names({name: value for name, value in learned.items() if part_of(name) != "helper"})
     if workshop.base is None:
         metadata = {"recipe": recipe.name, "lora_scale": str(LORA_SCALE)}
         adapter = {name: value.half() for name, value in plain.items()}

@@ -62,7 +62,7 @@ class SceneCollator:
         # 118 classes are dogs: a name with n classes is drawn only n^0.25 times as often as a name with one.
         self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
 
-    def join(self, scenes: Sequence[PreparedScene], number: int = 0) -> dict[str, Tensor]:
+    def join(self, scenes: Sequence[PreparedScene], number: int = 0) -> dict[str, Any]:
         """Build a batch; chance hangs on seed, number and scenes, so a resumed run draws the same."""
         rng = random.Random(f"{self.seed}/{number}/{[scene.index for scene in scenes]}")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
@@ -79,8 +79,11 @@ class SceneCollator:
         if self.stage.objective == "alignment":
             return self._alignment(scenes, features, names)
         if self.stage.objective == "grounding":
-            return {**self._grounding(scenes, names, rng), "vision_features": features}
-        return self._answers(scenes, features, names, rng)
+            return {"vision_features": features, "mentions": self._grounding(scenes, names, rng)}
+        batch: dict[str, Any] = self._answers(scenes, features, names, rng)
+        if self.stage.grounding_weight:
+            batch["mentions"] = self._grounding(scenes, names, rng)
+        return batch
 
     def _alignment(
         self, scenes: Sequence[PreparedScene], features: Tensor, planted: list[str | None]

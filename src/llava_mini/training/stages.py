@@ -42,7 +42,7 @@ class Scenes:
     pictures: Count
     """Scenes of a step; each brings its questions."""
     videos: Amount = 0
-    """Made videos of a step, beside the pictures; only with the objectives "shallow" and "answers"."""
+    """Made videos of a step, beside the pictures; only with the objective "answers"."""
     questions_per_picture: Count = 6
     """Questions asked of one picture or video in a step, at most."""
     turns: Count = 1
@@ -50,7 +50,7 @@ class Scenes:
     texts: Amount = 0
     """Conversations without a picture in a step; only with the objective "answers"."""
     mentions: Annotated[int, Interval(ge=3)] = 14
-    """Names read beside a picture with the objective "grounding", at most."""
+    """Names read beside a picture in grounding, at most."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     kinds: tuple[str, ...] = ()
@@ -89,18 +89,17 @@ class Stage:
 
     name: Name
     """Folder of the stage's results."""
-    objective: Literal["alignment", "grounding", "all_tokens", "shallow", "answers"]
+    objective: Literal["alignment", "grounding", "all_tokens", "answers"]
     """"alignment": patches against words. "grounding": fused names against what the picture says of them.
-    "all_tokens": answers from all N² tokens, no compression, no fusion. "shallow": answers read off pre-fusion.
-    "answers": answers from the whole model."""
+    "all_tokens": answers from all N² tokens, no compression, no fusion. "answers": answers from the whole model."""
     learning_rates: dict[str, Weight]
     """Learning rate of each part that learns; parts that are absent are frozen."""
     data: Scenes | Files
     """What is learned from."""
     steps: Amount = 0
     """Optimizer steps; 0: as many as the epochs of the files give."""
-    helper_weight: Weight = 0.0
-    """Weight of the next-token loss on the fused text (ours; the paper has none)."""
+    grounding_weight: Weight = 0.0
+    """Weight of the loss of "grounding" on the pictures of a step, beside their answers (ours; the paper has none)."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rates fall; Table 9: cosine."""
     warmup_ratio: Share = 0.03
