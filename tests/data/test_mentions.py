@@ -2,6 +2,8 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,6 +63,22 @@ def test_what_is_not_there_is_no_kin_of_what_is_and_half_of_all(scenes: list[Sce
             elif mention.present:
                 assert mention.text in {*shown, *map(plural, shown), *colours}
     assert 0.4 < there[False] / sum(there.values()) < 0.6
+
+
+def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
+    pair = Scene((CAT, STAR), "white", CELLS, "mixed")  # the cat is at the top left, the star at the bottom right
+    found = [
+        (first.text, second.text, second.side, second.height, second.size)
+        for seed in range(40)
+        for first, second in pairwise(mention_things(pair, random.Random(seed), NAMES, 14, pairs=1))
+        if second.side
+    ]
+    assert set(found) == {("cat", "star", "east", "below", "bigger"), ("star", "cat", "west", "above", "smaller")}
+    alike = Scene((CAT, replace(CAT, name="dog")), "white", CELLS, "pair")
+    for mention in mention_things(alike, random.Random(0), NAMES, 14, pairs=2):
+        assert (mention.side, mention.height, mention.size) == (None, None, None)
+    copies = Scene((CAT, CAT), "white", CELLS, "count")
+    assert not any(mention.side for mention in mention_things(copies, random.Random(0), NAMES, 14, pairs=2))
 
 
 def test_a_picture_of_which_one_thing_is_known_is_asked_for_no_more() -> None:

@@ -1,8 +1,10 @@
 """Names read beside a scene, and what the scene says of each: is it there, how many, what colour, where, how large."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from llava_mini.data.answers import gives_away
 from llava_mini.data.colours import COLOURS
@@ -11,6 +13,8 @@ from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 
 _THIS = ("picture", "image", "this", "thing", "object")
 _ALL = ("objects", "things")
+_APART, _LARGER = 0.15, 1.5
+"""Nearer together, or more alike in area, two things are not compared."""
 _NEAR = 0.6
 """How often an absent name is one of the same category as something that is there."""
 
@@ -28,16 +32,23 @@ class Mention:
     colour: str | None = None
     box: tuple[float, float, float, float] | None = None
     """Centre and size of the only one, across and down, as shares of the picture's side."""
+    side: str | None = None
+    """"west" or "east" of the one named before it; left and right say where in the picture."""
+    height: str | None = None
+    """"above" or "below" the one named before it."""
+    size: str | None = None
+    """"smaller" or "bigger" than the one named before it."""
 
 
-def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int) -> list[Mention]:
+def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int, pairs: int = 0) -> list[Mention]:
     """Name what the scene shows, and as many things that it does not, in random order.
 
     Args:
         scene: what was drawn.
         rng: the source of chance.
         names: the names such scenes can show; absent things are drawn from them.
-        most: mentions that are returned at most.
+        most: mentions that are returned at most, pairs apart.
+        pairs: two things named one after the other, the second compared with the first; so many at most.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -45,9 +56,10 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     there = rng.sample(there, most // 3)
     generic = _generic(scene)
     rng.shuffle(generic)
-    mentions = [*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3]]
-    rng.shuffle(mentions)
-    return mentions
+    single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
+    rows = [*single, *_pairs(scene, rng, pairs)]
+    rng.shuffle(rows)
+    return [mention for row in rows for mention in row]
 
 
 def mention_one(name: str, rng: random.Random, names: Sequence[str], most: int) -> list[Mention]:
@@ -72,6 +84,34 @@ def _names(scene: Scene, rng: random.Random) -> list[Mention]:
         number = len(these) if len(these) > 1 or rng.random() < 0.2 else None
         mentions.append(Mention(text, True, number, colour=colour, box=_only(these)))
     return mentions
+
+
+def _pairs(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
+    """Name two things that are alone of their name, and how the second stands to the first."""
+    counts = Counter(thing.name for thing in scene.objects)
+    alone = [thing for thing in scene.objects if counts[thing.name] == 1]
+    ways = list(permutations(alone, 2))
+    return [_compared(*pair) for pair in rng.sample(ways, min(most, len(ways)))]
+
+
+def _compared(one: SceneObject, other: SceneObject) -> list[Mention]:
+    across, down = (there - here for here, there in zip(one.centre, other.centre, strict=True))
+    return [
+        Mention(one.name, box=_only([one])),
+        Mention(
+            other.name,
+            box=_only([other]),
+            side=None if abs(across) < _APART else "east" if across > 0 else "west",
+            height=None if abs(down) < _APART else "below" if down > 0 else "above",
+            size=_size(other.area / max(1, one.area)),
+        ),
+    ]
+
+
+def _size(ratio: float) -> str | None:
+    if 1 / _LARGER < ratio < _LARGER:
+        return None
+    return "bigger" if ratio > 1 else "smaller"
 
 
 def _colours(scene: Scene) -> list[Mention]:

@@ -22,13 +22,16 @@ from llava_mini.model.projector import RMSNorm
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.training.alignment import ACROSS, DOWN, WordTable, third_of
 
-Fact = Literal["present", "number", "colour", "across", "down", "name"]
+Fact = Literal["present", "number", "colour", "across", "down", "side", "height", "size", "name"]
 FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "present": ("no", "yes"),
     "number": NUMBERS[1:5],
     "colour": COLOURS,
     "across": ACROSS,
     "down": DOWN,
+    "side": ("west", "east"),
+    "height": ("above", "below"),
+    "size": ("smaller", "bigger"),
 }
 """The words of each fact; a name may be any word of the table."""
 _OPENINGS = ("Picture:", "What", "Is there a", "Do you see", "Where is the", "How many", "Which one is", "Describe", "")
@@ -38,7 +41,7 @@ _SEPARATORS = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in",
 class MentionReader(nn.Module):
     """Reads facts and boxes off what pre-fusion added to a word; thrown away when training is over.
 
-    loss = mean over facts of CE(added, word of the fact) + w_box · |probe(added) − box|.
+    loss = mean over facts that are known of CE(added, word of the fact) + w_box · |probe(added) − box|.
     """
 
     def __init__(self, table: WordTable, *, box_weight: float = 1.0) -> None:
@@ -67,7 +70,7 @@ class MentionReader(nn.Module):
             for fact in get_args(Fact)
             if fact in facts and bool((facts[fact] >= 0).any())
         ]
-        loss = torch.stack(losses).sum() / len(get_args(Fact))
+        loss = torch.stack(losses).mean()
         placed = boxes.isfinite().all(dim=-1)
         if bool(placed.any()):
             loss = loss + self.box_weight * (self.box(read[placed]) - boxes[placed]).abs().mean()
@@ -151,6 +154,9 @@ def _targets(mention: Mention, table: WordTable) -> dict[Fact, int]:
         "present": None if mention.present is None else FACT_WORDS["present"][mention.present],
         "number": None if mention.number is None else NUMBERS[mention.number],
         "colour": mention.colour,
+        "side": mention.side,
+        "height": mention.height,
+        "size": mention.size,
     }
     found: dict[Fact, int] = {
         fact: FACT_WORDS[fact].index(word) if word in FACT_WORDS[fact] else -100 for fact, word in said.items()

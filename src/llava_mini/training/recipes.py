@@ -121,10 +121,17 @@ def embedded() -> Recipe:
                 steps=3000,
             ),
             Stage(
+                "relations",
+                "grounding",
+                {"pre_fusion": 3e-4, "projector": 1e-5, "helper": 3e-4},
+                Scenes(12, pairs=3, imagined=0.1),
+                steps=800,
+            ),
+            Stage(
                 "stage2",
                 "answers",
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
-                Scenes(3, imagined=0.2, turns=3, texts=1),
+                Scenes(3, pairs=2, imagined=0.2, turns=3, texts=1),
                 steps=3000,
                 lora_rank=16,
                 grounding_weight=0.3,
@@ -133,7 +140,7 @@ def embedded() -> Recipe:
                 "videos",
                 "answers",
                 {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 5e-5},
-                Scenes(2, videos=2, imagined=0.3, turns=2, texts=1),
+                Scenes(2, pairs=2, videos=2, imagined=0.3, turns=2, texts=1),
                 steps=500,
                 lora_rank=16,
                 grounding_weight=0.3,
@@ -163,17 +170,16 @@ def compared(name: str) -> Recipe:
     fuses = "fusion_layers" not in changes
     first = tuple(_learning_what_is_there(stages[one], changes) for one in ("alignment", "stage1"))
     grounding = (replace(stages["grounding"], steps=300),) if fuses else ()
-    second = _learning_what_is_there(stages["stage2"], changes)
-    second = replace(second, data=Scenes(3, turns=3), steps=300 if fuses else 400)
+    steps = 300 if fuses else 400
+    alone = replace(stages["stage2"], grounding_weight=0.0, data=Scenes(3, turns=3), steps=steps)
+    second = _learning_what_is_there(alone, changes)
     return Recipe(name, summary, Embedded(changes=changes), (*first, *grounding, second))
 
 
 def _learning_what_is_there(stage: Stage, changes: Mapping[str, object]) -> Stage:
     """Return a stage without the rates of parts that a form does not have, or that have no weights in it."""
-    gone: set[str] = set()
-    if changes.get("fusion_layers") == 0:
-        gone = {"pre_fusion", "helper"} if stage.grounding_weight else {"pre_fusion"}
-        stage = replace(stage, grounding_weight=0.0)
+    gone = {"pre_fusion"} if changes.get("fusion_layers") == 0 else set()
+    gone |= {"helper"} if stage.objective == "answers" and not stage.grounding_weight else set()
     gone |= {"compression"} if changes.get("compression") in ("none", "average") else set()
     return replace(
         stage, learning_rates={part: rate for part, rate in stage.learning_rates.items() if part not in gone}

@@ -104,7 +104,7 @@ class SceneCollator:
     ) -> dict[str, Tensor]:
         most = self.data.mentions
         rows = [
-            mention_things(one.known, rng, self.names, most)
+            mention_things(one.known, rng, self.names, most, self.data.pairs)
             if name is None
             else mention_one(name, rng, self.class_names, most)
             for one, name in zip(scenes, planted, strict=True)

@@ -51,6 +51,8 @@ class Scenes:
     """Conversations without a picture in a step; only with the objective "answers"."""
     mentions: Annotated[int, Interval(ge=3)] = 14
     """Names read beside a picture in grounding, at most."""
+    pairs: Amount = 0
+    """Pairs of names beside them, the second of which is asked how it stands to the first."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     kinds: tuple[str, ...] = ()
