@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from llava_mini.data.mentions import Mention
 from llava_mini.training.alignment import WordTable
-from llava_mini.training.grounding import FACT_WORDS, WordGrounding, grounding_batch
+from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding, grounding_batch
 
 WORDS = tuple(dict.fromkeys(["cat", "star", *(word for words in FACT_WORDS.values() for word in words)]))
 CAT = Mention("cat", True, 2, colour="red", box=(0.9, 0.5, 0.2, 0.2))
@@ -49,9 +49,28 @@ def test_a_mention_is_read_at_its_last_token() -> None:
         assert text.rstrip().endswith(mention.text), text
 
 
+def test_words_that_name_nothing_are_asked_to_be_alike() -> None:
+    made = batch([CAT, DOG, RED], [RED])
+    spoken = {tuple(place) for place in made["mentions"].tolist()}
+    silent = {tuple(place) for place in made["silent"].tolist()}
+    assert not spoken & silent
+    tokenizer = tiny_processor(tiny_model(**EMBEDDED).config).tokenizer
+    named = {tokenizer(f" {mention.text}")["input_ids"][-1] for mention in (CAT, DOG, RED)}
+    assert not {int(made["input_ids"][row, place]) for row, place in silent} & named
+    assert len(spoken | silent) >= int(made["attention_mask"].sum()) - 4  # first pieces of names are neither
+    reader = MentionReader(table(), box_weight=0.0)
+    added = torch.randn(2, made["input_ids"].shape[1], 32)
+    loud = reader(added, **{k: v for k, v in made.items() if k not in ("input_ids", "attention_mask")})
+    for row, place in silent:
+        added[row, place] = reader.silence.detach() * (1 + row)  # the size is free, the direction is not
+    quiet = reader(added, **{k: v for k, v in made.items() if k not in ("input_ids", "attention_mask")})
+    apart = float(loud - quiet)
+    assert 0.5 < apart < 1.5  # random directions have a cosine near 0, the same ones of 1
+
+
 def test_the_loss_is_the_mean_of_its_facts_and_nothing_that_is_unknown_counts() -> None:
     torch.manual_seed(0)
-    objective = WordGrounding(tiny_model(**EMBEDDED), table(), box_weight=0.0)
+    objective = WordGrounding(tiny_model(**EMBEDDED), table(), box_weight=0.0, silence_weight=0.0)
     made, seen = batch([DOG]), []
     objective.helper.norm.register_forward_hook(lambda *call: seen.append(call[2]))
     out = objective(vision_features=torch.randn(1, 1, 16, 48), mentions=made)

@@ -34,33 +34,69 @@ FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "size": ("smaller", "bigger"),
 }
 """The words of each fact; a name may be any word of the table."""
-_OPENINGS = ("Picture:", "What", "Is there a", "Do you see", "Where is the", "How many", "Which one is", "Describe", "")
-_SEPARATORS = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
+_BETWEEN = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
+_ASKING = (
+    *("What", "Which", "Is there a", "Are there any", "Do you see", "Can you see a", "Does it show a", "How many"),
+    *("Count the", "Where is the", "On which side is the", "left or right?", "at the top or at the bottom?"),
+    *(
+        "to the left of the",
+        "to the right of the",
+        "above the",
+        "below the",
+        "Which one is bigger, the",
+        "smaller, the",
+    ),
+    *("What color is the", "What colour is the", "Tell me the color of the", "Which colour does the", "have?"),
+    *(
+        "do you see?",
+        "are there?",
+        "here?",
+        "What is the number of",
+        "Name the",
+        "Describe",
+        "Which one is on the left,",
+    ),
+)
+_ENDINGS = (
+    "",
+    "?",
+    "? Answer in one word.",
+    "? Answer with one word.",
+    "? One word only.",
+    "? Reply with a single word.",
+)
+_ANSWERS = "<|im_end|>\n<|im_start|>assistant\n"
+_ASKED = 0.25
+"""How often words of questions stand before a name."""
 
 
 class MentionReader(nn.Module):
     """Reads facts and boxes off what pre-fusion added to a word; thrown away when training is over.
 
-    loss = mean over facts that are known of CE(added, word of the fact) + w_box · |probe(added) − box|.
+    loss = mean over facts that are known of CE(added, word of the fact) + w_box · |probe(added) − box|
+         + w_silence · (1 − cos(added, one vector for all words that name nothing)).
+    What is added has one size for all words: a word that says nothing of the picture would say anything, as loud.
     """
 
-    def __init__(self, table: WordTable, *, box_weight: float = 1.0) -> None:
+    def __init__(self, table: WordTable, *, box_weight: float = 1.0, silence_weight: float = 1.0) -> None:
         super().__init__()
         width = table.embeddings.shape[1]
         self.norm = RMSNorm(width)
         self.box = nn.Linear(width, 4)
         self.scale = nn.Parameter(torch.tensor(2.5))
+        self.silence = nn.Parameter(torch.randn(width))
         self.words = nn.Buffer(table.embeddings, persistent=False)
-        self.box_weight = box_weight
+        self.box_weight, self.silence_weight = box_weight, silence_weight
         self.choices = {fact: [table.index(word) for word in words] for fact, words in FACT_WORDS.items()}
 
-    def forward(self, added: Tensor, mentions: Tensor, boxes: Tensor, **facts: Tensor) -> Tensor:
+    def forward(self, added: Tensor, mentions: Tensor, boxes: Tensor, silent: Tensor, **facts: Tensor) -> Tensor:
         """Return the loss.
 
         Args:
             added: `(M, L, d)`, fused words less the words.
             mentions: `(K, 2)`, row and column of each mention's last token.
             boxes: `(K, 4)`, centre and size as shares of the side; not a number where there is no box.
+            silent: `(W, 2)`, row and column of words that name nothing.
             facts: `(K,)` each: which of the fact's words is right, −100 where none is.
         """
         read = self.norm(added[mentions[:, 0], mentions[:, 1]])
@@ -74,7 +110,8 @@ class MentionReader(nn.Module):
         placed = boxes.isfinite().all(dim=-1)
         if bool(placed.any()):
             loss = loss + self.box_weight * (self.box(read[placed]) - boxes[placed]).abs().mean()
-        return loss
+        quiet = self.norm(added[silent[:, 0], silent[:, 1]])
+        return loss + self.silence_weight * (1 - F.cosine_similarity(quiet, self.silence, dim=-1)).mean()
 
 
 def ground(model: LlavaMiniModel, reader: MentionReader, prefix: VisionPrefix, batch: Mapping[str, Tensor]) -> Tensor:
@@ -90,10 +127,10 @@ def ground(model: LlavaMiniModel, reader: MentionReader, prefix: VisionPrefix, b
 class WordGrounding(nn.Module):
     """The loss of `MentionReader` alone."""
 
-    def __init__(self, model: LlavaMiniForConditionalGeneration, table: WordTable, *, box_weight: float = 1.0) -> None:
+    def __init__(self, model: LlavaMiniForConditionalGeneration, table: WordTable, **weights: float) -> None:
         super().__init__()
         self.model = model.model
-        self.helper = MentionReader(table, box_weight=box_weight)
+        self.helper = MentionReader(table, **weights)
 
     def activation_checkpointing_enable(self, **how: object) -> None:
         """Checkpoint the activations of pre-fusion."""
@@ -119,33 +156,47 @@ def grounding_batch(
         `input_ids` and `attention_mask` `(M, L)`; the other arguments of `MentionReader`, of M rows.
     """
     written = [_write(mentions, tokenizer, rng) for mentions in rows]
-    longest = max(len(ids) for ids, _ in written)
+    longest = max(len(ids) for ids, _, _ in written)
     input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
-    for row, (ids, _) in enumerate(written):
+    for row, (ids, _, _) in enumerate(written):
         input_ids[row, : len(ids)] = torch.tensor(ids)
         attention_mask[row, : len(ids)] = 1
-    where = [(row, place) for row, (_, places) in enumerate(written) for place in places]
+    where = [(row, place) for row, (_, places, _) in enumerate(written) for place in places]
+    silent = [(row, place) for row, (_, _, places) in enumerate(written) for place in places]
     flat = [mention for mentions in rows for mention in mentions]
     targets = [_targets(mention, table) for mention in flat]
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "mentions": torch.tensor(where),
+        "silent": torch.tensor(silent),
         "boxes": torch.tensor([mention.box or (float("nan"),) * 4 for mention in flat]),
         **{fact: torch.tensor([target[fact] for target in targets]) for fact in get_args(Fact)},
     }
 
 
-def _write(mentions: Sequence[Mention], tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Return the tokens of a row and the place of each mention's last one."""
-    ids: list[int] = tokenizer(f"<|im_start|>user\n{rng.choice(_OPENINGS)}", add_special_tokens=False)["input_ids"]
-    places = []
+def _write(mentions: Sequence[Mention], tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int], list[int]]:
+    """Return the tokens of a row, the places of each mention's last one, and of all words between the mentions."""
+    ids: list[int] = []
+    places: list[int] = []
+    silent: list[int] = []
+
+    def write(text: str) -> None:
+        ids.extend(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def between(text: str) -> None:
+        begin = len(ids)
+        write(text)
+        silent.extend(range(begin, len(ids)))
+
+    between("<|im_start|>user\n")
     for mention in mentions:
-        ids += tokenizer(f"{rng.choice(_SEPARATORS)}", add_special_tokens=False)["input_ids"]
-        ids += tokenizer(f" {mention.text}", add_special_tokens=False)["input_ids"]
+        between(f" {rng.choice(_ASKING)}" if rng.random() < _ASKED else rng.choice(_BETWEEN))
+        write(f" {mention.text}")
         places.append(len(ids) - 1)
-    return ids, places
+    between(rng.choice(_ENDINGS) + _ANSWERS)
+    return ids, places, silent
 
 
 def _targets(mention: Mention, table: WordTable) -> dict[Fact, int]:
