@@ -102,7 +102,7 @@ class ExampleCollator:
 
 
 def pack_rows(lengths: Sequence[int], longest: int, room: int) -> Tensor:
-    """Put samples into as few rows as first-fit decreasing finds.
+    """Put samples into few rows of about the same length: each sample, the longest first, goes to the emptiest row.
 
     Args:
         lengths: tokens of each sample.
@@ -112,16 +112,17 @@ def pack_rows(lengths: Sequence[int], longest: int, room: int) -> Tensor:
     Returns:
         `(B, L')`: places of the flattened `(S, L)`, −1 where a row is shorter than the longest.
     """
-    rows: list[list[int]] = []
-    for sample in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
-        fitting = (row for row in rows if sum(lengths[one] for one in row) + lengths[sample] <= room)
-        row = next(fitting, None)
-        if row is None:
-            rows.append([sample])
-        else:
-            row.append(sample)
-    width = max(sum(lengths[sample] for sample in row) for row in rows)
-    packed = torch.full((len(rows), width), -1)
+    falling = sorted(range(len(lengths)), key=lambda one: -lengths[one])
+    for count in range(-(-sum(lengths) // room), len(lengths) + 1):
+        rows: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for sample in falling:
+            emptiest = filled.index(min(filled))
+            rows[emptiest].append(sample)
+            filled[emptiest] += lengths[sample]
+        if max(filled) <= room:
+            break
+    packed = torch.full((len(rows), max(filled)), -1)
     for number, row in enumerate(rows):
         places = torch.cat([torch.arange(lengths[sample]) + sample * longest for sample in row])
         packed[number, : len(places)] = places

@@ -22,7 +22,7 @@ from llava_mini.training.alignment import WordTable, alignment_targets, imagine_
 from llava_mini.training.grounding import grounding_batch
 from llava_mini.training.stages import Scenes, Stage
 
-_ROW_TOKENS = 256
+_ROW_TOKENS = 192
 """A packed row of the language model, at least."""
 
 
