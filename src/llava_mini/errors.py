@@ -30,3 +30,7 @@ class DataError(LlavaMiniError):
 
 class TrainingError(LlavaMiniError):
     """A training that had to stop: a checkpoint that could not be written, a signal, a missing package."""
+
+
+class JudgeError(LlavaMiniError):
+    """A judge of open answers that cannot be reached, or refuses."""

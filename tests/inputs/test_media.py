@@ -283,7 +283,15 @@ COLOURS = [RED] * 8 + [GREEN] * 8 + [BLUE] * 8
 
 @pytest.mark.parametrize(
     ("container", "codec"),
-    [("mp4", "libx264"), ("mov", "libx264"), ("webm", "libvpx"), ("webm", "libvpx-vp9"), ("matroska", "libx264")],
+    [
+        ("mp4", "libx264"),
+        ("mov", "libx264"),
+        ("webm", "libvpx"),
+        ("webm", "libvpx-vp9"),
+        ("matroska", "libx264"),
+        ("avi", "mpeg4"),
+        ("avi", "libx264"),
+    ],
 )
 def test_each_second_gives_the_frame_nearest_its_middle(container: str, codec: str) -> None:
     frames = sample_frames(video(COLOURS, container=container, codec=codec))

@@ -16,7 +16,7 @@ from annotated_types import Interval, MinLen
 from llava_mini.data.examples import BadExample, Example, example_of
 from llava_mini.errors import DataError
 
-_PICTURES, _VIDEOS = ("jpg", "jpeg", "png", "webp", "gif", "bmp"), ("mp4", "mkv", "webm", "mov")
+_PICTURES, _VIDEOS = ("jpg", "jpeg", "png", "webp", "gif", "bmp"), ("mp4", "mkv", "webm", "mov", "avi")
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,14 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
-from llava_mini.inputs.media import Picture, Video
-from llava_mini.inputs.processor import Media, frames_of
+from llava_mini.evaluation.asking import answer, blank, encode, film_length
+from llava_mini.inputs.processor import Media
 from llava_mini.model.vision_prefix import VisionPrefix
-
-_GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -85,10 +81,10 @@ def ask_with_controls(
     order = list(range(len(media)))
     random.Random(seed).shuffle(order)
     other = {shown: order[(place + 1) % len(order)] for place, shown in enumerate(order)}
-    grey = {frames: _blank(frames) for frames in {_frames(item) for item in media}}
+    grey = {frames: blank(frames) for frames in {film_length(item) for item in media}}
     shelf = [*media, *grey.values()]
-    blank = {frames: len(media) + place for place, frames in enumerate(grey)}
-    prefix = _encode(assistant, shelf)
+    greys = {frames: len(media) + place for place, frames in enumerate(grey)}
+    prefix = VisionPrefix.concatenate([encode(assistant, item) for item in shelf])
     by_length = sorted(range(len(items)), key=lambda i: len(items[i].question))
     asked: dict[int, Asked] = {}
     alone: dict[str, str] = {}
@@ -98,16 +94,16 @@ def ask_with_controls(
         shown = [
             [item.picture for item in batch],
             [other[item.picture] for item in batch],
-            [blank[_frames(media[item.picture])] for item in batch],
+            [greys[film_length(media[item.picture])] for item in batch],
         ]
         questions = [item.question for item in batch]
         answers = [
-            _answer(assistant, questions, [shelf[i] for i in p], prefix.select(torch.tensor(p)), max_new_tokens)
+            answer(assistant, questions, [shelf[i] for i in p], prefix.select(torch.tensor(p)), max_new_tokens)
             for p in shown
         ]
         new = sorted(set(questions) - set(alone))
         if new:
-            alone |= zip(new, _answer(assistant, new, None, None, max_new_tokens), strict=True)
+            alone |= zip(new, answer(assistant, new, None, None, max_new_tokens), strict=True)
         for row, item, own, shuffled, blank_ in zip(rows, batch, *answers, strict=True):
             asked[row] = Asked(item, own, shuffled, blank_, alone[item.question])
     return [asked[row] for row in range(len(items))]
@@ -161,47 +157,3 @@ def _majority(items: Sequence[Item]) -> float:
     """Return the share that one and the same answer to every item gets right, the best there is."""
     tried = {item.right for item in items if item.right}
     return max((sum(item.is_right(answer) for item in items) for answer in tried), default=0) / len(items)
-
-
-def _frames(item: Media) -> int:
-    """Return the frames of a video, 0 for a picture: a video of one frame is asked about in other words."""
-    return 0 if isinstance(item, Picture) else len(item)
-
-
-def _blank(frames: int) -> Media:
-    grey = Image.new("RGB", (256, 256), _GREY)
-    return Video.of([grey] * frames) if frames else Picture(grey, "blank")
-
-
-def _encode(assistant: Assistant, media: Sequence[Media]) -> VisionPrefix:
-    """Encode pictures and videos one by one; each is a row."""
-    made: list[VisionPrefix] = []
-    for item in media:
-        pixels = assistant.processor.prepare_frames(list(frames_of(item)))[None]
-        made.append(assistant.model.encode_images(pixels.to(assistant.model.device)))
-    return VisionPrefix.concatenate(made)
-
-
-def _answer(
-    assistant: Assistant,
-    questions: Sequence[str],
-    shown: Sequence[Media] | None,
-    prefix: VisionPrefix | None,
-    max_new_tokens: int,
-) -> list[str]:
-    conversations = []
-    for row, question in enumerate(questions):
-        content: list[dict[str, Any]] = [{"type": "text", "text": question}]
-        if shown is not None:
-            one = shown[row]
-            kind = "image" if isinstance(one, Picture) else "video"
-            content.insert(0, {"type": kind, kind: one})
-        conversations.append([{"role": "user", "content": content}])
-    inputs = assistant.processor.tokenize_conversations(conversations, add_generation_prompt=True)
-    inputs = {name: value.to(assistant.model.device) for name, value in inputs.items()}
-    vision = {} if prefix is None else {"vision_prefix": prefix}
-    made = assistant.model.generate(**inputs, **vision, max_new_tokens=max_new_tokens, do_sample=False)
-    texts: list[str] = assistant.processor.tokenizer.batch_decode(
-        made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-    )
-    return [text.strip() for text in texts]

@@ -21,10 +21,10 @@ from llava_mini.errors import MediaError
 Source = str | Path | bytes | Image.Image
 """A path, the bytes of a file, or a Pillow picture."""
 
-Container = Literal["picture", "mov", "matroska"]
+Container = Literal["picture", "mov", "matroska", "avi"]
 """Who opens a file: Pillow, or the one demuxer that is allowed to read it."""
 
-WANTED = "give a JPEG, PNG, WEBP, GIF or BMP picture or an MP4, MOV, WEBM or MKV video"
+WANTED = "give a JPEG, PNG, WEBP, GIF or BMP picture or an MP4, MOV, WEBM, MKV or AVI video"
 
 _REMOTE = re.compile(r"(https?|ftps?|rtmps?|rtsp|s3|gs|hf):/", re.IGNORECASE)  # one slash: Path() folds the second
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
@@ -100,6 +100,8 @@ def container_of(file: BinaryIO, name: str) -> Container:
         return "picture"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "picture"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
     if head.startswith(b"\x1aE\xdf\xa3"):
         return "matroska"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:

@@ -31,7 +31,7 @@ from llava_mini.inputs.files import (
     shrunk,
 )
 
-_NOTHING_ELSE = {"protocol_whitelist": "none", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"}
+_NOTHING_ELSE = {"protocol_whitelist": "none", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"}
 
 
 class _Run(NamedTuple):

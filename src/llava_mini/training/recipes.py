@@ -98,6 +98,7 @@ def embedded() -> Recipe:
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
         start=Embedded(),
+        precision="bfloat16",
         stages=(
             Stage(
                 "alignment",
@@ -118,21 +119,21 @@ def embedded() -> Recipe:
                 "grounding",
                 {"pre_fusion": 5e-4, "projector": 3e-5, "helper": 5e-4},
                 Scenes(12, imagined=0.1),
-                steps=3000,
+                steps=2000,
             ),
             Stage(
                 "relations",
                 "grounding",
                 {"pre_fusion": 3e-4, "projector": 1e-5, "helper": 3e-4},
                 Scenes(12, pairs=3, imagined=0.1),
-                steps=800,
+                steps=500,
             ),
             Stage(
                 "stage2",
                 "answers",
-                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
-                Scenes(3, pairs=2, imagined=0.2, turns=3, texts=1),
-                steps=3000,
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 7e-4, "helper": 1e-4},
+                Scenes(4, pairs=2, imagined=0.2, turns=3, texts=1),
+                steps=2400,
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
@@ -141,7 +142,7 @@ def embedded() -> Recipe:
                 "answers",
                 {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 5e-5},
                 Scenes(2, pairs=2, videos=2, imagined=0.3, turns=2, texts=1),
-                steps=500,
+                steps=400,
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
@@ -173,7 +174,7 @@ def compared(name: str) -> Recipe:
     steps = 300 if fuses else 400
     alone = replace(stages["stage2"], grounding_weight=0.0, data=Scenes(3, turns=3), steps=steps)
     second = _learning_what_is_there(alone, changes)
-    return Recipe(name, summary, Embedded(changes=changes), (*first, *grounding, second))
+    return Recipe(name, summary, Embedded(changes=changes), (*first, *grounding, second), precision=whole.precision)
 
 
 def _learning_what_is_there(stage: Stage, changes: Mapping[str, object]) -> Stage:

@@ -1,0 +1,318 @@
+"""Answer a benchmark's questions in batches; every answer is written as it comes, and never asked for again.
+
+Each question is asked with its own picture and, as controls, with another question's and with a grey one. The questions
+go round in a ring of pictures, and the next picture is the other one: so each is encoded once for both.
+"""
+
+import hashlib
+import json
+import random
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from llava_mini.assistant import Assistant
+from llava_mini.errors import ConfigError, InputError, MediaError
+from llava_mini.evaluation.asking import answer, blank, encode, film_length
+from llava_mini.evaluation.lines import mend, read_whole_lines
+from llava_mini.evaluation.samples import Answered, Sample, in_units
+from llava_mini.inputs.files import shown_name
+from llava_mini.inputs.media import FrameSampling, Video, load_media
+from llava_mini.inputs.processor import Media, count_frames
+from llava_mini.model.chunking import kept_bytes
+from llava_mini.model.vision_prefix import VisionPrefix
+
+FRAMES_A_SECOND = 3.0
+"""Of a folder of frames, as MVBench publishes the videos of TVQA."""
+_PICTURES = (".jpg", ".jpeg", ".png")
+SHOWN = ("answer", "shuffled", "blank")
+"""The answers of a line: with the question's own picture, with another's, with a grey one."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are asked."""
+
+    frames: FrameSampling
+    """Which frames of videos are looked at."""
+    max_new_tokens: int = 0
+    """Longest answer; 0: as long as the benchmark says."""
+    batch_size: int = 16
+    controls: bool = True
+    """Whether shuffled and blank pictures are asked about too."""
+
+    def of(self, max_new_tokens: int) -> "Asking":
+        """Return the same for a benchmark whose answers are so long."""
+        return replace(self, max_new_tokens=self.max_new_tokens or max_new_tokens)
+
+
+def draw(samples: Sequence[Sample], limit: int | None, seed: int = 0) -> list[Sample]:
+    """Return about `limit` questions, drawn with a fixed seed, whole units, in their order."""
+    units = in_units([Answered(sample, "") for sample in samples])
+    order = list(range(len(units)))
+    if limit is not None and limit < len(samples):
+        random.Random(seed).shuffle(order)
+        kept: list[int] = []
+        count = 0
+        for place in order:
+            if count >= limit:
+                break
+            kept.append(place)
+            count += len(units[place])
+        order = sorted(kept)
+    return [one.sample for place in order for one in units[place]]
+
+
+def read_answers(folder: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+    """Return the lines that were written, by id, of questions that are still asked in the same words.
+
+    Lines that tell an error are left out: those questions are asked again.
+    """
+    asked = {sample.id: sample.question for sample in samples}
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("answers-*.jsonl")):
+        for row in read_whole_lines(path):
+            id_ = row.get("id")
+            texts = [row[name] for name in SHOWN if row.get(name) is not None]
+            said = isinstance(row.get("answer"), str) and all(isinstance(text, str) for text in texts)
+            if isinstance(id_, str) and said and row.get("question") == asked.get(id_):
+                rows[id_] = row
+    return rows
+
+
+def begin(folder: Path, assistant: Assistant, asking: Asking) -> None:
+    """Make the folder of answers; refuse one that holds those of another model or another way of asking.
+
+    Raises:
+        ConfigError: with the value that differs.
+    """
+    about = {
+        "model": assistant.name,
+        "weights": fingerprint(assistant),
+        "dtype": str(assistant.model.dtype).removeprefix("torch."),
+        "max_new_tokens": asking.max_new_tokens,
+        "fps": asking.frames.fps,
+        "max_frames": asking.frames.max_frames,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "about.json"
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        for name, value in about.items():
+            if name in before and before[name] != value and name != "model":
+                raise ConfigError(
+                    f"{folder} holds answers with {name} {before[name]}, now it is {value}; give another --out"
+                )
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    partial.rename(path)
+
+
+def fingerprint(assistant: Assistant) -> str:
+    """Name a model's weights by some values of each tensor: trained anew, it is another."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(assistant.model.state_dict().items()):
+        some = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
+        digest.update(name.encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def answer_all(
+    assistant: Assistant,
+    samples: Sequence[Sample],
+    folder: Path,
+    asking: Asking,
+    *,
+    title: str,
+    done: dict[str, dict[str, Any]],
+    process: int = 0,
+    processes: int = 1,
+) -> int:
+    """Answer what is not answered yet, this process's part of it, into `answers-<process>.jsonl`.
+
+    A picture that cannot be opened costs its own questions: their lines tell the error.
+
+    Args:
+        done: what `read_answers` found, before any process has begun to write.
+
+    Returns:
+        How many pictures or questions could not be used.
+    """
+    ring = _ring(samples)
+    after = dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
+    places = {key: place for place, key in enumerate(ring)}
+    controls = ("shuffled", "blank") if len(ring) > 1 else ("blank",)  # of one picture there is no other
+    wanted = ("answer", *(controls if asking.controls else ()))
+    left = [sample for sample in samples if not _is_whole(done.get(sample.id), wanted)]
+    left.sort(key=lambda sample: places[_key(sample)])
+    share = left[len(left) * process // processes : len(left) * (process + 1) // processes]
+    by_key = {_key(sample): sample for sample in samples}
+    shelf = _Shelf(assistant, asking.frames)
+    path = folder / f"answers-{process}.jsonl"
+    mend(path)
+    failed = 0
+    bar = tqdm(total=len(share), desc=title, unit="question", mininterval=2.0, disable=process > 0 or not share)
+    with path.open("a", encoding="utf-8") as lines, bar:
+        for batch in _batches(share, shelf, asking.batch_size):
+            for row in _answered(assistant, batch, shelf, asking, wanted, [by_key[after[_key(s)]] for s in batch]):
+                failed += "error" in row
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.flush()
+            bar.update(len(batch))
+    return failed
+
+
+def _answered(
+    assistant: Assistant,
+    batch: Sequence[Sample],
+    shelf: "_Shelf",
+    asking: Asking,
+    wanted: Sequence[str],
+    others: Sequence[Sample],
+) -> Iterator[dict[str, Any]]:
+    """Ask a batch, once for each way that it is shown; where one question cannot be asked, each alone."""
+    rows: list[dict[str, Any]] = [{"id": sample.id, "question": sample.question} for sample in batch]
+    try:
+        for name in wanted:
+            media = [shelf.shown(sample, other, name) for sample, other in zip(batch, others, strict=True)]
+            prefix = VisionPrefix.concatenate([shelf.encoded(item) for item in media])
+            # Of questions that are alike one is asked: the ways to ask about one picture repeat in some sets.
+            keys = [(_key(sample), sample.question) for sample in batch]
+            first = [keys.index(key) for key in keys]
+            asked = sorted(set(first))
+            texts = answer(
+                assistant,
+                [batch[row].question for row in asked],
+                [media[row] for row in asked],
+                prefix.select(torch.tensor(asked)),
+                asking.max_new_tokens,
+            )
+            said = dict(zip(asked, texts, strict=True))
+            for row, source in zip(rows, first, strict=True):
+                row[name] = said[source]
+    except (MediaError, InputError) as error:
+        if len(batch) == 1:
+            yield {"id": batch[0].id, "question": batch[0].question, "answer": "", "error": str(error)}
+            return
+        for sample, other in zip(batch, others, strict=True):
+            yield from _answered(assistant, [sample], shelf, asking, wanted, [other])
+        return
+    yield from rows
+
+
+class _Shelf:
+    """Pictures and videos as they were opened and encoded, the last ones used, within `frame_memory_mb`."""
+
+    def __init__(self, assistant: Assistant, frames: FrameSampling) -> None:
+        self._assistant, self._frames = assistant, frames
+        config = assistant.model.config
+        self.frame_bytes = kept_bytes(config, assistant.model.dtype)
+        self.most_bytes = config.frame_memory_mb * 2**20
+        self._media: OrderedDict[str, Media] = OrderedDict()
+        self._grey: dict[int, Media] = {}
+        self._encoded: OrderedDict[int, tuple[Media, VisionPrefix]] = OrderedDict()
+
+    def shown(self, sample: Sample, other: Sample, name: str) -> Media:
+        """Return what stands before the question in one of `SHOWN`."""
+        if name == "shuffled":
+            return self.opened(other)
+        own = self.opened(sample)
+        return own if name == "answer" else self._grey.setdefault(film_length(own), blank(film_length(own)))
+
+    def opened(self, sample: Sample) -> Media:
+        """Open a sample's picture or video, once while it is near."""
+        key = _key(sample)
+        if key not in self._media:
+            self._media[key] = open_source(sample, self._frames)
+            if len(self._media) > 256:
+                self._media.popitem(last=False)
+        self._media.move_to_end(key)
+        return self._media[key]
+
+    def encoded(self, item: Media) -> VisionPrefix:
+        """Encode what was opened, once while it is near."""
+        key = id(item)  # the item is kept beside what it became, so its place in memory is its own
+        if key not in self._encoded:
+            self._encoded[key] = (item, encode(self._assistant, item))
+            while (
+                sum(prefix.nbytes for _, prefix in self._encoded.values()) > self.most_bytes and len(self._encoded) > 1
+            ):
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key][1]
+
+
+def _batches(samples: Sequence[Sample], shelf: _Shelf, size: int) -> Iterator[list[Sample]]:
+    """Gather batches of at most `size` questions, and of no more frames than the memory for them takes."""
+    batch: list[Sample] = []
+    frames = 0
+    for sample in samples:
+        try:
+            more = count_frames(shelf.opened(sample))
+        except MediaError:
+            more = 1  # it is told of when it is asked
+        if batch and (len(batch) == size or (frames + more) * shelf.frame_bytes > shelf.most_bytes / 3):
+            yield batch
+            batch, frames = [], 0
+        batch.append(sample)
+        frames += more
+    if batch:
+        yield batch
+
+
+def open_source(sample: Sample, frames: FrameSampling) -> Media:
+    """Open what a sample is about: a file, bytes, a stretch of a video, or a folder of frames."""
+    start, end = sample.clip_s or (frames.start_s, frames.end_s)
+    sampling = FrameSampling(frames.fps, frames.max_frames, start, end)
+    if isinstance(sample.source, Path) and sample.source.is_dir():
+        return _film_of_folder(sample.source, sampling)
+    return load_media(sample.source, sampling=sampling)
+
+
+def _film_of_folder(folder: Path, sampling: FrameSampling) -> Video:
+    """Choose frames of a folder as `open_video` does of a file."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    name = shown_name(folder)
+    if not paths:
+        raise MediaError(f"{name} holds no frame; give a folder of .jpg or .png")
+    whole_s = len(paths) / FRAMES_A_SECOND
+    start, end = sampling.start_s or 0.0, min(whole_s, sampling.end_s or whole_s)
+    if not 0 <= start < end:
+        raise MediaError(f"the stretch from {start:g} s to {end:g} s must lie in {name}, which lasts {whole_s:.2f} s")
+    count = int(max(1, min(sampling.max_frames or len(paths), (end - start) * sampling.fps + 0.5)))
+    moments = [start + (end - start) * (place + 0.5) / count for place in range(count)]
+    chosen = [paths[min(len(paths) - 1, int(moment * FRAMES_A_SECOND))] for moment in moments]
+    pictures: list[Image.Image] = []
+    for path in chosen:
+        opened = load_media(path)
+        if isinstance(opened, Video):
+            raise MediaError(f"{shown_name(path)} moves; a frame must be a still picture")
+        pictures.append(opened.image)
+    return Video.of(pictures, name)
+
+
+def _ring(samples: Sequence[Sample], seed: int = 0) -> list[str]:
+    """Return the pictures in an order that hangs on the seed alone."""
+    keys = list(dict.fromkeys(_key(sample) for sample in samples))
+    random.Random(seed).shuffle(keys)
+    return keys
+
+
+def _key(sample: Sample) -> str:
+    """Name what a question is about: its file and stretch, or its content."""
+    source = sample.source
+    name = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else str(source)
+    return name if sample.clip_s is None else f"{name} {sample.clip_s}"
+
+
+def _is_whole(row: dict[str, Any] | None, wanted: Sequence[str]) -> bool:
+    return row is not None and "error" not in row and all(isinstance(row.get(name), str) for name in wanted)

@@ -1,0 +1,43 @@
+"""Files of JSON lines that are written while others may stop us: only whole lines count."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llava_mini.errors import DataError
+
+
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file's whole lines; a last line without its end was being written when something stopped.
+
+    Raises:
+        DataError: for a whole line that is no JSON object.
+    """
+    rows = []
+    for number, line in enumerate(_whole(path).split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: it is no JSON object; mend or delete the file")
+        rows.append(row)
+    return rows
+
+
+def mend(path: Path) -> None:
+    """Cut off a last line without its end, so that the next one begins on a line of its own."""
+    if path.is_file():
+        whole = _whole(path)
+        if len(whole) < path.stat().st_size:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+
+
+def _whole(path: Path) -> bytes:
+    """Return a file up to its last line end."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {(error.strerror or 'unknown error').lower()}") from error
+    return text[: text.rfind(b"\n") + 1]

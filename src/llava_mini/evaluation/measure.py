@@ -1,0 +1,60 @@
+"""Measure a model on benchmarks: ask, score, report; one process, or several started by `accelerate launch`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from llava_mini.assistant import Assistant
+from llava_mini.evaluation.answering import Asking, answer_all, begin, draw, read_answers
+from llava_mini.evaluation.benchmarks import Benchmark
+from llava_mini.evaluation.judge import Judge
+from llava_mini.evaluation.report import write_report
+from llava_mini.evaluation.results import Result, score
+from llava_mini.evaluation.samples import Sample
+
+
+def measure(
+    assistant: Assistant,
+    benchmarks: Sequence[Benchmark],
+    questions: Mapping[str, Sequence[Sample]],
+    out: Path,
+    asking: Asking,
+    *,
+    limit: int | None = None,
+    judge: Judge | None = None,
+) -> Iterator[Result]:
+    """Yield the result of each benchmark; answers, scores and report lie in `out`, in a folder a benchmark.
+
+    Of several processes each answers its part, and the first scores all.
+
+    Args:
+        questions: the samples of each benchmark by its name.
+        limit: so many questions are drawn of each.
+    """
+    state = PartialState(cpu=assistant.model.device.type == "cpu")
+    for benchmark in benchmarks:
+        folder = out / benchmark.name
+        whole = questions[benchmark.name]
+        samples = draw(whole, limit)
+        how = asking.of(benchmark.max_new_tokens)
+        if state.is_main_process:
+            begin(folder, assistant, how)
+        state.wait_for_everyone()
+        done = read_answers(folder, samples)
+        state.wait_for_everyone()  # nobody writes before all have read
+        answer_all(
+            assistant,
+            samples,
+            folder,
+            how,
+            title=benchmark.title,
+            done=done,
+            process=state.process_index,
+            processes=state.num_processes,
+        )
+        state.wait_for_everyone()
+        if state.is_main_process:
+            scored = score(benchmark, samples, folder, of=len(whole), model=assistant.name, judge=judge)
+            write_report(benchmark, scored, folder)
+            yield scored.result
