@@ -113,8 +113,8 @@ def test_video_chatgpt_is_judged_in_five_respects_and_a_pair_together(
     assert set(result.scores) == {"mean", "correctness", "detail", "context", "time", "consistency"}
     assert len(lines) == 4  # generic, temporal, and two of a pair
     assert len(stub.asked) == 5
-    both = [asked[1]["content"] for asked in stub.asked if "What comes first?" in asked[1]["content"]]
-    assert any("Which shape is the first?" in text for text in both)
+    both = [asked[1]["content"] for asked in stub.asked if "What rolls?" in asked[1]["content"]]
+    assert any("Which thing rolls?" in text for text in both)
 
 
 def test_without_a_judge_answers_are_kept_and_no_score_is_made_up(
@@ -259,9 +259,9 @@ def test_questions_are_asked_in_the_released_words(data: Path) -> None:
     assert asked["mme"] == f"Is there a cat?{short}"
     assert asked["mmbench"] == f"What animal is shown?\nA. a dog\nB. a cat\nC. a bird{letter}"
     assert asked["mmbench_cn"].endswith("\n请直接回答选项字母。")
-    assert asked["msvd_qa"] == "What appears first?"
+    assert asked["msvd_qa"] == "What rolls?"
     assert asked["mvbench"] == (
-        "Question: What comes first?\nOptions:\n(A) the boat\n(B) the star\nOnly give the best option."
+        "Question: What rolls?\nOptions:\n(A) the boat\n(B) the ball\nOnly give the best option."
     )
 
 
@@ -571,7 +571,7 @@ def test_the_plugin_of_lmms_eval_answers_its_requests(
     answers = model.generate_until(
         [
             request("<image>\nWhat is this?", lambda d: [d["image"]], max_new_tokens=3, temperature=0),
-            request("What comes first?", lambda d: [d["video"]], max_new_tokens=3),
+            request("What rolls?", lambda d: [d["video"]], max_new_tokens=3),
             request("Hello?", lambda d: [], max_new_tokens=3, until=["\n"]),
         ]
     )
@@ -579,9 +579,7 @@ def test_the_plugin_of_lmms_eval_answers_its_requests(
     assert answers[0] == assistant.ask("What is this?", picture, sampling=limit).text
     assert (
         answers[1]
-        == assistant.ask(
-            "What comes first?", document["video"], sampling=limit, frames=FrameSampling(max_frames=2)
-        ).text
+        == assistant.ask("What rolls?", document["video"], sampling=limit, frames=FrameSampling(max_frames=2)).text
     )
     with pytest.raises(InputError, match="'nonsense' is no argument"):
         getattr(import_module(module), name)(nonsense=1)

@@ -8,10 +8,12 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple, TypeVar
 
 from llava_mini.evaluation.samples import Answered, Unit, flat, in_units
 from llava_mini.evaluation.vqa import m4c_accuracy, served_accuracy
 
+T = TypeVar("T")
 Points = Callable[[Answered], float]
 Aggregate = Callable[[Sequence[Unit]], dict[str, float]]
 LETTERS = "ABCDEFGHIJ"
@@ -20,6 +22,14 @@ PERCEPTION = (
 )
 COGNITION = "commonsense_reasoning numerical_calculation text_translation code_reasoning".split()
 _SCIENCE_LETTERS = "ABCDE"
+
+
+class Interval(NamedTuple):
+    """A figure and a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 # What one answer is worth
@@ -67,7 +77,12 @@ def choice_points(one: Answered) -> float:
 
 
 def chosen_letter(answer: str, choices: Sequence[str]) -> str:
-    """Return the letter that an answer gives, "" for none: "B", "(B)", "B. a cat", "b", or the words of one option."""
+    """Return the letter that an answer gives, "" for none: "B", "(B)", "B. a cat", "b", or the words of one option.
+
+    The programs of SEED-Bench (the very letter) and of MVBench and MLVU (the first word within "(b)") agree on answers
+    that are a letter or begin with one in brackets. They differ where an answer is in words: MVBench's finds the first
+    word of "A star" and an empty answer in option A; here they are wrong.
+    """
     answer = answer.strip()
     letters = LETTERS[: len(choices)]
     given = re.match(r"\(?([A-Ja-j])(?:[).:,]|$)", answer) or re.match(r"(?:Best option: ?)?\(([A-Ja-j])\)", answer)
@@ -76,17 +91,6 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str:
     words = [choice.strip().rstrip(".").lower() for choice in choices]
     said = answer.rstrip(".").lower()
     return letters[words.index(said)] if words.count(said) == 1 else ""
-
-
-def option_points(one: Answered) -> float:
-    """MVBench and MLVU: the first word of the answer against the first of "(A) …" (Li et al., 2024).
-
-    As there, an answer that begins with the word "a" is read as option A. The original finds an empty answer in every
-    option; here it is wrong.
-    """
-    said = one.answer.lower().strip().split(" ")[0]
-    right = f"({one.sample.truths[0].lower()})"
-    return float(bool(said) and (said.replace(".", "") in right or right in said) and said.strip("(.)") != "")
 
 
 def pope_points(one: Answered) -> float:
@@ -227,6 +231,14 @@ def by_capability(units: Sequence[Unit]) -> dict[str, float]:
     return {name: 100 * fmean(values) for name, values in scores.items()}
 
 
+def interval(aggregate: Aggregate, headline: str, units: Sequence[Unit], *, resamples: int, seed: int) -> Interval:
+    """Return a score and its 95 % interval: units are drawn anew, of each kind as many as it has.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
+    """
+    return _bootstrap(units, lambda unit: unit, lambda drawn: aggregate(drawn)[headline], resamples, seed)
+
+
 def paired_bootstrap(
     aggregate: Aggregate,
     headline: str,
@@ -235,21 +247,34 @@ def paired_bootstrap(
     *,
     resamples: int,
     seed: int,
-) -> tuple[float, float, float]:
-    """Return how much higher the second's score is, and a 95 % interval: units are drawn anew, the same of both.
+) -> Interval:
+    """Return how much higher the second's score is, and its 95 % interval: the same units are drawn of both."""
 
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
-    """
-    pairs = list(zip(in_units(first), in_units(second), strict=True))
-    draw = random.Random(seed)
-
-    def difference(drawn: Sequence[tuple[Unit, Unit]]) -> float:
+    def lead(drawn: Sequence[tuple[Unit, Unit]]) -> float:
         ours, theirs = ([pair[side] for pair in drawn] for side in (0, 1))
         return aggregate(theirs)[headline] - aggregate(ours)[headline]
 
-    found = sorted(difference(draw.choices(pairs, k=len(pairs))) for _ in range(resamples))
-    low, high = found[int(0.025 * resamples)], found[min(resamples - 1, int(0.975 * resamples))]
-    return difference(pairs), low, high
+    pairs: list[tuple[Unit, Unit]] = list(zip(in_units(first), in_units(second), strict=True))
+    return _bootstrap(pairs, lambda pair: pair[0], lead, resamples, seed)
+
+
+def _bootstrap(
+    drawn_from: Sequence[T],
+    unit_of: Callable[[T], Unit],
+    figure: Callable[[Sequence[T]], float],
+    resamples: int,
+    seed: int,
+) -> Interval:
+    kinds: dict[str, list[T]] = {}
+    for one in drawn_from:
+        kinds.setdefault(unit_of(one)[0].sample.kind, []).append(one)
+    draw = random.Random(seed)
+    found = sorted(
+        figure([one for rows in kinds.values() for one in draw.choices(rows, k=len(rows))]) for _ in range(resamples)
+    )
+    return Interval(
+        figure(drawn_from), found[int(0.025 * resamples)], found[min(resamples - 1, int(0.975 * resamples))]
+    )
 
 
 def _by_kind(answered: Sequence[Answered]) -> Mapping[str, list[Answered]]:

@@ -16,6 +16,7 @@ from PIL import Image
 from llava_mini.errors import MediaError
 from llava_mini.evaluation.answering import open_source
 from llava_mini.evaluation.benchmarks import Benchmark
+from llava_mini.evaluation.metrics import LETTERS
 from llava_mini.evaluation.results import Scored
 from llava_mini.evaluation.samples import Sample, flat
 from llava_mini.inputs.media import FrameSampling, Picture
@@ -61,6 +62,9 @@ def write_report(benchmark: Benchmark, scored: Scored, folder: Path, *, pictures
 def _truth(sample: Sample) -> str:
     if not sample.truths:
         return "not published"
+    if sample.choices:
+        letter = sample.truths[0]
+        return f"{letter}. {sample.choices[LETTERS.index(letter)]}"
     counts = {truth: sample.truths.count(truth) for truth in dict.fromkeys(sample.truths)}
     return ", ".join(f"{truth} ×{n}" if n > 1 else truth for truth, n in counts.items())
 

@@ -1,7 +1,6 @@
 """From answers to scores: of a benchmark's answers, beside those with shuffled and with blank pictures; of two runs."""
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from llava_mini.evaluation.answering import SHOWN, read_answers
 from llava_mini.evaluation.benchmarks import Benchmark
 from llava_mini.evaluation.judge import PROMPTS_VERSION, Judge, judged
 from llava_mini.evaluation.lines import read_whole_lines
-from llava_mini.evaluation.metrics import Aggregate, paired_bootstrap
+from llava_mini.evaluation.metrics import interval, paired_bootstrap
 from llava_mini.evaluation.samples import Answered, Sample, Unit, flat, in_units
 
 RESAMPLES = 1000
@@ -91,7 +90,11 @@ def score(
                 units = list(in_units(judged(benchmark.asks, units, judge)))
             views[name] = units
     scores = {name: benchmark.aggregate(units) for name, units in views.items()}
-    low, high = _interval(benchmark, views["answer"]) if views else (None, None)
+    found = None
+    if views:
+        units = views["answer"]
+        resamples = max(100, min(RESAMPLES, 2_000_000 // len(units)))
+        found = interval(benchmark.aggregate, benchmark.headline, units, resamples=resamples, seed=0)
     submission = None
     if benchmark.submission is not None and (len(known) < len(asked) or benchmark.name.startswith("mm")):
         whole = [Answered(sample, str(written[sample.id].get("answer", ""))) for sample in asked]
@@ -104,8 +107,8 @@ def score(
         of=of,
         metric=benchmark.headline,
         score=headline.get("answer"),
-        low=low,
-        high=high,
+        low=found and found.low,
+        high=found and found.high,
         shuffled=headline.get("shuffled"),
         blank=headline.get("blank"),
         scores=scores.get("answer", {}),
@@ -182,15 +185,6 @@ def _failed(folder: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Any]
             else:
                 failed.pop(str(row.get("id")), None)
     return failed
-
-
-def _interval(benchmark: Benchmark, units: Sequence[Unit]) -> tuple[float, float]:
-    """Return a 95 % percentile bootstrap interval of the headline over units."""
-    draw = random.Random(0)
-    aggregate: Aggregate = benchmark.aggregate
-    resamples = max(100, min(RESAMPLES, 2_000_000 // len(units)))
-    found = sorted(aggregate(draw.choices(units, k=len(units)))[benchmark.headline] for _ in range(resamples))
-    return found[int(0.025 * resamples)], found[int(0.975 * resamples)]
 
 
 def _told(judge: Judge) -> dict[str, Any]:

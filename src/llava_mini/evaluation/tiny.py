@@ -225,8 +225,8 @@ def _seed_bench(folder: Path) -> None:
         ),
         row(
             120001,
-            "What comes first?",
-            ["a star", "a cat", "a car", "rain"],
+            "What rolls?",
+            ["a ball", "a cat", "a car", "rain"],
             "A",
             10,
             {"data_id": "1.mp4", "data_type": "video", "segment": [0, 2]},
@@ -258,18 +258,18 @@ def _mm_vet(folder: Path) -> None:
 
 def _zero_shot(videos: str, name: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        _json(folder / "test_q.json", [{"video_name": name, "question": "what appears first", "question_id": "q_0"}])
-        _json(folder / "test_a.json", [{"answer": "star", "type": 2, "question_id": "q_0"}])
+        _json(folder / "test_q.json", [{"video_name": name, "question": "what rolls", "question_id": "q_0"}])
+        _json(folder / "test_a.json", [{"answer": "ball", "type": 2, "question_id": "q_0"}])
         _video(folder / videos / (f"v_{name}.mp4" if videos == "all_test" else f"{name}.mp4"))
 
     return write
 
 
 def _video_chatgpt(folder: Path) -> None:
-    row = {"Q": "What happens in the video?", "A": "Shapes appear one after the other.", "video_name": "v_one"}
+    row = {"Q": "What happens in the video?", "A": "A ball rolls behind a box.", "video_name": "v_one"}
     _json(folder / "generic_qa.json", [row])
-    _json(folder / "temporal_qa.json", [row | {"Q": "What comes first?", "A": "A star."}])
-    pair = {"Q1": "What comes first?", "Q2": "Which shape is the first?", "A": "A star.", "video_name": "v_one"}
+    _json(folder / "temporal_qa.json", [row | {"Q": "What rolls?", "A": "A ball."}])
+    pair = {"Q1": "What rolls?", "Q2": "Which thing rolls?", "A": "A ball.", "video_name": "v_one"}
     _json(folder / "consistency_qa.json", [pair])
     _video(folder / "Test_Videos/v_one.mp4")
 
@@ -278,10 +278,10 @@ def _mvbench(folder: Path) -> None:
     for place, (task, (videos, part)) in enumerate(MVBENCH.items()):
         row: dict[str, Any] = {
             "video": "one.mp4",
-            "question": "What comes first?",
-            "candidates": ["the star", "the boat"] if place % 2 else ["the boat", "the star"],
+            "question": "What rolls?",
+            "candidates": ["the ball", "the boat"] if place % 2 else ["the boat", "the ball"],
         }
-        row["answer"] = "the star"
+        row["answer"] = "the ball"
         frames = task == "episodic_reasoning"
         if part:
             row |= {"start": 0.0, "end": 2.0}
@@ -299,10 +299,10 @@ def _mlvu(folder: Path) -> None:
         row = {
             "video": "one.mp4",
             "duration": 4,
-            "question": "What comes first?",
-            "candidates": ["the star", "the boat"],
+            "question": "What rolls?",
+            "candidates": ["the ball", "the boat"],
         }
-        _json(folder / f"json/{task}.json", [row | {"answer": "the star", "question_type": task.partition("_")[2]}])
+        _json(folder / f"json/{task}.json", [row | {"answer": "the ball", "question_type": task.partition("_")[2]}])
         _video(folder / "video" / task / "one.mp4")
 
 
