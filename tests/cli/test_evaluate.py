@@ -1,6 +1,7 @@
 """The command measures, lists and compares; what is wrong is one line before any model is loaded."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from tiny import tiny_model, tiny_processor
 
 from llava_mini import cli
 from llava_mini.evaluation.benchmarks import BENCHMARKS
+from llava_mini.evaluation.lines import read_whole_lines
+from llava_mini.evaluation.tiny import write_tiny
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -77,6 +80,23 @@ def test_the_list_says_what_is_needed(run: Run) -> None:
         assert row.page in out
     _, out, _ = run("--list", "--json")
     assert [row["name"] for row in json.loads(out)] == [row.name for row in BENCHMARKS]
+
+
+def test_two_processes_share_the_questions_and_the_first_scores_them_all(model: Path, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    asked = ["evaluate", "mme", "--model", str(model), "--device", "cpu", "--data", str(tmp_path), "--json"]
+    ended = subprocess.run(
+        [*launch, "-m", "llava_mini", *asked, "--out", str(tmp_path / "out"), "--no-controls"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)["mme"]
+    assert result["asked"] == 28
+    counts = [len(read_whole_lines(tmp_path / f"out/mme/answers-{process}.jsonl")) for process in range(2)]
+    assert counts == [14, 14]
 
 
 @pytest.mark.parametrize(

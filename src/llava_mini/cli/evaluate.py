@@ -93,6 +93,8 @@ def evaluate(
     if made:
         _made_suites(made, sources, model, limit, as_json, answers, device, dtype)
         return
+    from accelerate import PartialState
+
     from llava_mini.evaluation.answering import Asking
     from llava_mini.evaluation.measure import measure
     from llava_mini.evaluation.tiny import write_tiny
@@ -104,6 +106,9 @@ def evaluate(
     rows = list(BENCHMARKS) if all_ else [find_benchmark(name) for name in asked]
     referee = _judge(judge, judge_model, judge_price, out)
     questions = {row.name: row.samples(data) for row in rows}  # what is missing is said before a model is loaded
+    state = PartialState(cpu=device == "cpu")
+    if state.num_processes > 1 and device == "auto":
+        device = str(state.device)  # each process its own
     assistant = options.load_assistant(model, device, dtype)
     frames = assistant.processor.sampling
     if max_frames is not None:
