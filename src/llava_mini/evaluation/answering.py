@@ -148,7 +148,6 @@ def answer_all(
         How many pictures or questions could not be used.
     """
     ring = _ring(samples)
-    after = dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
     places = {key: place for place, key in enumerate(ring)}
     controls = ("shuffled", "blank") if len(ring) > 1 else ("blank",)  # of one picture there is no other
     wanted = ("answer", *(controls if asking.controls else ()))
@@ -156,14 +155,14 @@ def answer_all(
     left.sort(key=lambda sample: places[_key(sample)])
     share = left[len(left) * process // processes : len(left) * (process + 1) // processes]
     by_key = {_key(sample): sample for sample in samples}
-    shelf = _Shelf(assistant, asking.frames)
+    shelf = _Shelf(assistant, asking.frames, [by_key[key] for key in ring])
     path = folder / f"answers-{process}.jsonl"
     mend(path)
     failed = 0
     bar = tqdm(total=len(share), desc=title, unit="question", mininterval=2.0, disable=process > 0 or not share)
     with path.open("a", encoding="utf-8") as lines, bar:
         for batch in _batches(share, shelf, asking.batch_size):
-            for row in _answered(assistant, batch, shelf, asking, wanted, [by_key[after[_key(s)]] for s in batch]):
+            for row in _answered(assistant, batch, shelf, asking, wanted):
                 failed += "error" in row
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             lines.flush()
@@ -172,18 +171,13 @@ def answer_all(
 
 
 def _answered(
-    assistant: Assistant,
-    batch: Sequence[Sample],
-    shelf: "_Shelf",
-    asking: Asking,
-    wanted: Sequence[str],
-    others: Sequence[Sample],
+    assistant: Assistant, batch: Sequence[Sample], shelf: "_Shelf", asking: Asking, wanted: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Ask a batch, once for each way that it is shown; where one question cannot be asked, each alone."""
     rows: list[dict[str, Any]] = [{"id": sample.id, "question": sample.question} for sample in batch]
     try:
         for name in wanted:
-            media = [shelf.shown(sample, other, name) for sample, other in zip(batch, others, strict=True)]
+            media = [shelf.shown(sample, name) for sample in batch]
             prefix = VisionPrefix.concatenate([shelf.encoded(item) for item in media])
             # Of questions that are alike one is asked: the ways to ask about one picture repeat in some sets.
             keys = [(_key(sample), sample.question) for sample in batch]
@@ -200,11 +194,13 @@ def _answered(
             for row, source in zip(rows, first, strict=True):
                 row[name] = said[source]
     except (MediaError, InputError) as error:
-        if len(batch) == 1:
-            yield {"id": batch[0].id, "question": batch[0].question, "answer": "", "error": str(error)}
-            return
-        for sample, other in zip(batch, others, strict=True):
-            yield from _answered(assistant, [sample], shelf, asking, wanted, [other])
+        if len(batch) > 1:
+            for sample in batch:
+                yield from _answered(assistant, [sample], shelf, asking, wanted)
+        elif "answer" in rows[0]:  # only a control could not be shown
+            yield rows[0]
+        else:
+            yield {**rows[0], "answer": "", "error": str(error)}
         return
     yield from rows
 
@@ -212,8 +208,9 @@ def _answered(
 class _Shelf:
     """Pictures and videos as they were opened and encoded, the last ones used, within `frame_memory_mb`."""
 
-    def __init__(self, assistant: Assistant, frames: FrameSampling) -> None:
-        self._assistant, self._frames = assistant, frames
+    def __init__(self, assistant: Assistant, frames: FrameSampling, ring: Sequence[Sample]) -> None:
+        self._assistant, self._frames, self._ring = assistant, frames, ring
+        self._place = {_key(sample): place for place, sample in enumerate(ring)}
         config = assistant.model.config
         self.frame_bytes = kept_bytes(config, assistant.model.dtype)
         self.most_bytes = config.frame_memory_mb * 2**20
@@ -221,12 +218,18 @@ class _Shelf:
         self._grey: dict[int, Media] = {}
         self._encoded: OrderedDict[int, tuple[Media, VisionPrefix]] = OrderedDict()
 
-    def shown(self, sample: Sample, other: Sample, name: str) -> Media:
-        """Return what stands before the question in one of `SHOWN`."""
-        if name == "shuffled":
-            return self.opened(other)
-        own = self.opened(sample)
-        return own if name == "answer" else self._grey.setdefault(film_length(own), blank(film_length(own)))
+    def shown(self, sample: Sample, name: str) -> Media:
+        """Return what stands before the question in one of `SHOWN`; shuffled is the next of the ring that opens."""
+        if name != "shuffled":
+            own = self.opened(sample)
+            return own if name == "answer" else self._grey.setdefault(film_length(own), blank(film_length(own)))
+        place = self._place[_key(sample)]
+        for step in range(1, len(self._ring)):
+            try:
+                return self.opened(self._ring[(place + step) % len(self._ring)])
+            except MediaError:
+                continue
+        raise MediaError("no other picture or video can be opened")
 
     def opened(self, sample: Sample) -> Media:
         """Open a sample's picture or video, once while it is near."""

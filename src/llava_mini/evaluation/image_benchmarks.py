@@ -126,13 +126,16 @@ def mmbench_cn(files: Published) -> Iterator[Sample]:
 def _mmbench(files: Published, names: Sequence[str], ask: str) -> Iterator[Sample]:
     """Read a table; where it has but one order of a question's options, the others are made."""
     rows = list(files.table(files.first(*names)))
-    pictures = {row["index"]: row["image"] for row in rows}
+    written = {row["index"]: row["image"] for row in rows}
+    pictures: dict[str, bytes] = {}
     turned = {int(row["index"]) % _TURN for row in rows if int(row["index"]) >= _TURN}
     for row in rows:
         base = int(row["index"]) % _TURN
         options = [row[letter] for letter in "ABCD" if row.get(letter, "").strip() not in ("", "nan")]
         # A picture that was shown before stands as the index of that row.
-        image = pictures[row["image"]] if row["image"] in pictures else row["image"]
+        image = written[row["image"]] if row["image"] in written else row["image"]
+        if image not in pictures:
+            pictures[image] = _decoded(image, files, row["index"])
         turns = range(1) if base in turned else range(len(options))
         for turn in turns:
             order = options[-turn:] + options[:-turn] if turn else options
@@ -143,7 +146,7 @@ def _mmbench(files: Published, names: Sequence[str], ask: str) -> Iterator[Sampl
             yield Sample(
                 f"{row['index']}#{turn}" if turn else row["index"],
                 f"{hint}{row['question']}\n{_listed(order)}{ask}",
-                _decoded(image, files, row["index"]),
+                pictures[image],
                 (truth,) if truth else (),
                 row.get("category", ""),
                 str(base),

@@ -33,10 +33,16 @@ def measure(
         limit: so many questions are drawn of each.
     """
     state = PartialState(cpu=assistant.model.device.type == "cpu")
+    drawn = {benchmark.name: draw(questions[benchmark.name], limit) for benchmark in benchmarks}
+
+    def scored(benchmark: Benchmark) -> Result:
+        folder, whole = out / benchmark.name, len(questions[benchmark.name])
+        found = score(benchmark, drawn[benchmark.name], folder, of=whole, model=assistant.name, judge=judge)
+        write_report(benchmark, found, folder)
+        return found.result
+
     for benchmark in benchmarks:
-        folder = out / benchmark.name
-        whole = questions[benchmark.name]
-        samples = draw(whole, limit)
+        folder, samples = out / benchmark.name, drawn[benchmark.name]
         how = asking.of(benchmark.max_new_tokens)
         if state.is_main_process:
             begin(folder, assistant, how)
@@ -53,8 +59,9 @@ def measure(
             process=state.process_index,
             processes=state.num_processes,
         )
-        state.wait_for_everyone()
-        if state.is_main_process:
-            scored = score(benchmark, samples, folder, of=len(whole), model=assistant.name, judge=judge)
-            write_report(benchmark, scored, folder)
-            yield scored.result
+        if state.num_processes == 1:
+            yield scored(benchmark)
+    state.wait_for_everyone()
+    if state.num_processes > 1 and state.is_main_process:  # a judge may take hours: nobody waits for it
+        for benchmark in benchmarks:
+            yield scored(benchmark)

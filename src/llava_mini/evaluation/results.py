@@ -81,10 +81,11 @@ def score(
     scorable = known if benchmark.asks is None or judge is not None else []
     views: dict[str, list[Unit]] = {}
     for name in SHOWN:
-        if scorable and all(
-            written[sample.id].get(name) is not None or "error" in written[sample.id] for sample in scorable
-        ):
-            rows = [Answered(sample, written[sample.id].get(name) or "") for sample in scorable]
+        lines = [(sample, written[sample.id]) for sample in scorable]
+        rows = [
+            Answered(one, line.get(name) or "") for one, line in lines if line.get(name) is not None or "error" in line
+        ]
+        if any(line.get(name) is not None for _, line in lines):
             units: list[Unit] = list(in_units(rows))
             if benchmark.asks is not None and judge is not None:
                 units = list(in_units(judged(benchmark.asks, units, judge)))
