@@ -61,6 +61,14 @@ def test_all_tiny_runs_every_row_and_two_runs_compare(run: Run, monkeypatch: pyt
     assert {row["lead"] for row in rows} == {0}
 
 
+def test_what_cannot_be_compared_is_left_out_and_told(run: Run) -> None:
+    run("all-tiny", "--out", "a", "--max-new-tokens", "2", "--no-controls")
+    code, out, err = run("--compare", "a", "a")
+    assert code == 0, err
+    assert "POPE" in out
+    assert "left out: a/mm_vet holds no scored answers of MM-Vet; evaluate it with --out first" in err
+
+
 def test_a_benchmark_prints_its_line_and_what_stands_beside_it(run: Run) -> None:
     code, out, err = run("all-tiny", "--out", "a", "--max-new-tokens", "2", "--no-controls", "--limit", "1")
     assert code == 0, err

@@ -159,7 +159,7 @@ def test_a_judge_that_is_busy_is_asked_again_and_one_that_refuses_is_told(tmp_pa
         assert len(stub.asked) == 3
     with judge_stub(lambda _: 401) as stub, pytest.raises(JudgeError, match=r"refused \(status 401\)"):
         Judge(stub.url, "stub", tmp_path / "w.jsonl").judge([ASK])
-    with judge_stub(lambda _: 500) as stub, pytest.raises(JudgeError, match="did not answer in 5 attempts"):
+    with judge_stub(lambda _: 500) as stub, pytest.raises(JudgeError, match="did not answer in 8 attempts"):
         Judge(stub.url, "stub", tmp_path / "w.jsonl", wait_s=0.001).judge([ASK])
     with pytest.raises(InputError, match="it must be like http://127"):
         Judge("localhost:8000", "stub", tmp_path / "w.jsonl")
@@ -180,6 +180,9 @@ def test_a_verdict_that_cannot_be_read_is_asked_for_once_more_and_counted(tmp_pa
     [
         ('{"right": "yes", "score": 5}', {"right": 1.0, "score": 5.0}),
         ('```json\n{"right": 0, "score": 2.5}\n```', {"right": 0.0, "score": 2.5}),
+        ('{"right": "1", "score": "4"}', {"right": 1.0, "score": 4.0}),
+        ('<think>{"right": 0, "score": 0}?</think>{"right": 1, "score": 5}', {"right": 1.0, "score": 5.0}),
+        ('{"right": 0.5, "score": 5}', {}),
         ('{"right": 1}', {}),
         ('{"right": 1, "score": 6}', {}),
         ('{"right": null, "score": 1}', {}),
@@ -306,9 +309,11 @@ def test_mmbench_s_submission_has_the_published_rows_and_no_formula(
     result, lines = run(assistant, "mmbench", tmp_path / "data", tmp_path)
     assert len(lines) == 3
     assert result.submission is not None
-    head, only = load_workbook(result.submission).active.iter_rows(values_only=True)
+    sheet = load_workbook(result.submission).active
+    assert sheet["B2"].data_type == "s"  # words, and no formula
+    head, only = sheet.iter_rows(values_only=True)
     assert head == ("index", "question", "A", "B", "C", "D", "category", "prediction")
-    assert only[:6] == (241, "'=1+1?", "a dog", "a cat", "a bird", None)
+    assert only[:6] == (241, "=1+1?", "a dog", "a cat", "a bird", None)
 
 
 def test_a_benchmark_whose_truth_a_server_keeps_writes_its_file_and_no_score(
@@ -339,6 +344,40 @@ def test_egoschema_scores_the_published_subset_and_submits_all(
     lines = Path(result.submission).read_text().splitlines()
     assert lines[0] == "q_uid,answer"
     assert [line.split(",")[0] for line in lines[1:]] == ["0000-0", "0000-1"]
+
+
+def test_seed_bench_takes_the_names_of_frames_from_llava_s_file(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "seed_bench", tmp_path / "seed_bench")
+    line = {"question_id": "v120001", "image": "SEED-Bench-video-image/Action_v120001.png", "text": "?"}
+    (tmp_path / "seed_bench/llava-seed-bench.jsonl").write_text(json.dumps(line) + "\n")
+    assert [Path(str(one.source)).name for one in samples_of("seed_bench", tmp_path)] == [
+        "1454426_2591111986",
+        "Action_v120001.png",
+    ]
+
+
+def test_mvbench_finds_videos_that_were_added_later(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "mvbench", tmp_path / "mvbench")
+    videos = tmp_path / "mvbench/video"
+    (videos / "data0613").mkdir()
+    (videos / "clevrer").rename(videos / "data0613/clevrer")
+    assert all(Path(str(one.source)).exists() for one in samples_of("mvbench", tmp_path))
+
+
+def test_a_right_option_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    with (data / "mmbench/mmbench_dev_20230712.tsv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file, delimiter="\t"))
+    mmbench_table(tmp_path / "mmbench/mmbench_dev_20230712.tsv", [row | {"B": "", "answer": "C"}])
+    with pytest.raises(DataError, match="MMBench: after 0 questions a record is not as published"):
+        samples_of("mmbench", tmp_path)
+
+
+def test_half_a_character_is_refused(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "gqa", tmp_path / "gqa")
+    path = tmp_path / "gqa/testdev_balanced_questions.json"
+    path.write_text(path.read_text().replace("What shape", "\\ud83d shape"))
+    with pytest.raises(DataError, match=r"GQA: after 0 questions a record is not as published \(UnicodeEncodeError"):
+        samples_of("gqa", tmp_path)
 
 
 def test_a_stretch_of_a_video_and_a_folder_of_frames_are_looked_at_where_they_are_asked_for(data: Path) -> None:
@@ -415,13 +454,13 @@ def test_processes_share_the_questions_and_the_first_reads_all(
     assistant: Assistant, data: Path, tmp_path: Path
 ) -> None:
     samples = samples_of("mvbench", data)
-    done = read_answers(tmp_path, samples)
+    done = read_answers(tmp_path, samples).answers
     for process in range(3):
         answering.answer_all(assistant, samples, tmp_path, asking(), title="x", done=done, process=process, processes=3)
     counts = [len(read_whole_lines(tmp_path / f"answers-{process}.jsonl")) for process in range(3)]
     assert sum(counts) == len(samples)
     assert min(counts) >= 6
-    assert len(read_answers(tmp_path, samples)) == len(samples)
+    assert len(read_answers(tmp_path, samples).answers) == len(samples)
 
 
 def test_a_broken_picture_costs_its_own_questions_and_is_asked_again_when_mended(
@@ -437,14 +476,57 @@ def test_a_broken_picture_costs_its_own_questions_and_is_asked_again_when_mended
     path.write_bytes(good)
     result, _lines = run(assistant, "gqa", tmp_path / "data", tmp_path)
     assert result.failed == 0
-    assert len(read_answers(tmp_path / "gqa", samples_of("gqa", data))) == 2
+    assert len(read_answers(tmp_path / "gqa", samples_of("gqa", data)).answers) == 2
+
+
+def test_a_picture_that_cannot_be_opened_is_never_right(assistant: Assistant, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "pope", tmp_path / "data/pope")
+    (tmp_path / "data/pope/val2014/COCO_val2014_000000310196.jpg").write_bytes(b"no picture")
+    result, _ = run(assistant, "pope", tmp_path / "data", tmp_path)
+    assert (result.failed, result.score, result.shuffled, result.blank) == (6, None, None, None)
+
+
+def test_of_lines_about_one_question_the_fuller_counts_whatever_its_file(data: Path, tmp_path: Path) -> None:
+    samples = samples_of("gqa", data)
+
+    def line(sample: Sample, **said: str | None) -> str:
+        return json.dumps({"id": sample.id, "question": sample.question, **said}) + "\n"
+
+    whole = {"answer": "new", "shuffled": "x", "blank": "y"}
+    (tmp_path / "answers-0.jsonl").write_text(line(samples[0], **whole) + line(samples[1], **whole))
+    (tmp_path / "answers-1.jsonl").write_text(
+        line(samples[0], answer="old") + line(samples[1], answer="", error="broken")
+    )
+    written = read_answers(tmp_path, samples)
+    assert {row["answer"] for row in written.answers.values()} == {"new"}
+    assert written.failures == {}
+
+
+def test_pictures_that_are_missing_are_told_before_anything_is_asked(data: Path, tmp_path: Path) -> None:
+    row = find_benchmark("gqa")
+    samples = row.samples(data)
+    assert row.check_media(samples) == ""
+    gone = [replace(one, source=tmp_path / f"{one.id}.jpg") for one in samples]
+    assert "GQA: 1 of 2 pictures are missing, the first" in row.check_media([samples[0], gone[1]])
+    with pytest.raises(DataError, match=r"GQA: 2 of 2 pictures are missing, the first .*; get them from GQA, Stanford"):
+        row.check_media(gone)
+
+
+def test_answers_of_nobody_known_are_refused(assistant: Assistant, data: Path, tmp_path: Path) -> None:
+    run(assistant, "gqa", data, tmp_path)
+    (tmp_path / "gqa/about.json").write_text("[")
+    with pytest.raises(ConfigError, match="whose answers lie beside it is unknown"):
+        run(assistant, "gqa", data, tmp_path)
+    (tmp_path / "gqa/about.json").unlink()
+    with pytest.raises(ConfigError, match="holds answers without about.json"):
+        run(assistant, "gqa", data, tmp_path)
 
 
 def test_answers_of_another_model_are_never_mixed(assistant: Assistant, data: Path, tmp_path: Path) -> None:
     run(assistant, "gqa", data, tmp_path)
     retrained = Assistant(tiny_model(), assistant.processor, "tiny")
     with torch.no_grad():
-        retrained.model.lm_head.weight[0, 0] += 1
+        retrained.model.lm_head.weight.mul_(1.001)
     with pytest.raises(ConfigError, match=r"holds answers with weights .*give another --out"):
         run(retrained, "gqa", data, tmp_path)
     with pytest.raises(ConfigError, match=r"holds answers with max_new_tokens 2, now it is 3"):
@@ -456,9 +538,9 @@ def test_a_question_in_other_words_is_asked_again(assistant: Assistant, data: Pa
     path = tmp_path / "gqa/answers-0.jsonl"
     path.write_text(path.read_text().replace("What shape", "Which shape"))
     samples = samples_of("gqa", data)
-    assert len(read_answers(tmp_path / "gqa", samples)) == 1
+    assert len(read_answers(tmp_path / "gqa", samples).answers) == 1
     run(assistant, "gqa", data, tmp_path)
-    assert len(read_answers(tmp_path / "gqa", samples)) == 2
+    assert len(read_answers(tmp_path / "gqa", samples).answers) == 2
 
 
 def test_a_limit_draws_whole_units_of_all_kinds(data: Path) -> None:
@@ -512,11 +594,26 @@ def test_two_runs_are_compared_question_by_question(assistant: Assistant, data: 
             for sample, letter in zip(samples, letters, strict=True)
         ]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run(assistant, "mmbench", data, tmp_path / name, asking(controls=False))
     found = compare(row, samples, tmp_path / "first/mmbench", tmp_path / "second/mmbench")
     assert (found["first"], found["second"], found["lead"]) == (0, 100, 100)
     assert (found["second_better"], found["first_better"]) == (2, 0)
     with pytest.raises(DataError, match="holds no scored answers"):
         compare(row, samples, tmp_path / "first/mmbench", tmp_path)
+
+
+def test_scores_of_two_judges_are_not_compared_and_a_run_without_one_keeps_them(
+    assistant: Assistant, data: Path, tmp_path: Path
+) -> None:
+    row = find_benchmark("msvd_qa")
+    with judge_stub() as stub:
+        for name in ("one", "two"):
+            judge = Judge(stub.url, name, tmp_path / f"{name}.jsonl")
+            run(assistant, "msvd_qa", data, tmp_path / name, judge=judge)
+    run(assistant, "msvd_qa", data, tmp_path / "one")
+    assert compare(row, row.samples(data), *[tmp_path / "one/msvd_qa"] * 2)["first"] == 100
+    with pytest.raises(DataError, match="was judged by one, prompts 1 and by two, prompts 1: that cannot be compared"):
+        compare(row, row.samples(data), tmp_path / "one/msvd_qa", tmp_path / "two/msvd_qa")
 
 
 # lmms-eval

@@ -158,6 +158,13 @@ def test_letters_are_read_as_mvbench_reads_them(answer: str) -> None:
     assert (metrics.chosen_letter(answer, ["a cat", "a dog", "a bird"]) == "B") == original
 
 
+def test_a_question_that_could_not_be_asked_is_never_right() -> None:
+    failed = Answered(Sample("1", "?", b"", ("yes",)), "", failed=True)
+    assert metrics.pope(in_units([failed]))["random recall" if failed.sample.kind else " recall"] == 0
+    people = Answered(Sample("1", "?", b"", ("a",) * 10), "", failed=True)
+    assert metrics.mean_points(metrics.textvqa_points)(in_units([people])) == {"accuracy": 0}
+
+
 # POPE: Li et al., 2023: yes unless the first sentence has No, no or not; yes is the positive class.
 
 

@@ -23,7 +23,7 @@ def evaluate(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="Benchmarks of --list, 'all' of them, 'all-tiny' (made copies of all); or made suites: embedded "
             "(all of one version), photographs, scenes, unseen-scenes, videos, moments.",
             show_default=False,
@@ -93,20 +93,23 @@ def evaluate(
     if made:
         _made_suites(made, sources, model, limit, as_json, answers, device, dtype)
         return
-    from accelerate import PartialState
-
-    from llava_mini.evaluation.answering import Asking
-    from llava_mini.evaluation.measure import measure
+    from llava_mini.evaluation.answering import Asking, draw
+    from llava_mini.evaluation.measure import measure, processes
     from llava_mini.evaluation.tiny import write_tiny
 
+    state = processes(cpu=device == "cpu")
     if _TINY in asked:
         data = out / "tiny-data"
-        write_tiny(data)
+        if state.is_main_process:
+            write_tiny(data)
+        state.wait_for_everyone()
     all_ = {"all", _TINY} & set(asked)
     rows = list(BENCHMARKS) if all_ else [find_benchmark(name) for name in asked]
     referee = _judge(judge, judge_model, judge_price, out)
     questions = {row.name: row.samples(data) for row in rows}  # what is missing is said before a model is loaded
-    state = PartialState(cpu=device == "cpu")
+    for row in rows:
+        if note := row.check_media(draw(questions[row.name], limit)):
+            print(note, file=sys.stderr)
     if state.num_processes > 1 and device == "auto":
         device = str(state.device)  # each process its own
     assistant = options.load_assistant(model, device, dtype)
@@ -120,7 +123,8 @@ def evaluate(
         if not as_json:
             print(_told(find_benchmark(result.benchmark), result), flush=True)
     if results and as_json:
-        print(json.dumps({result.benchmark: asdict(result) for result in results}, ensure_ascii=False))
+        by_name = {result.benchmark: asdict(result) for result in results}
+        print(json.dumps({row.name: by_name[row.name] for row in rows}))
     if results:
         print(f"every answer: {out}/{results[0].benchmark}/report.html, and so on", file=sys.stderr)
 
@@ -186,17 +190,20 @@ def _print_list(as_json: bool) -> None:
 def _print_comparison(
     rows: "list[Benchmark]", data: Path, folders: tuple[Path, Path], limit: int | None, as_json: bool
 ) -> None:
+    from llava_mini.errors import DataError
     from llava_mini.evaluation.answering import draw
     from llava_mini.evaluation.results import compare
 
-    found = [row for row in rows if all((folder / row.name / "scored.jsonl").is_file() for folder in folders)]
-    if not found:
-        raise ConfigError(f"{folders[0]} and {folders[1]} share no scored benchmark; evaluate both with --out first")
+    there = [row for row in rows if any((folder / row.name).is_dir() for folder in folders)]
     made = [folder / "tiny-data" for folder in folders if (folder / "tiny-data").is_dir()]
     results = []
-    for row in found:
+    for row in there:
         where = made[0] if made and not (data / row.name).is_dir() else data
-        one = compare(row, draw(row.samples(where), limit), *(folder / row.name for folder in folders))
+        try:
+            one = compare(row, draw(row.samples(where), limit), *(folder / row.name for folder in folders))
+        except DataError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         results.append(one)
         if not as_json:
             print(
@@ -204,6 +211,8 @@ def _print_comparison(
                 f"{one['lead']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f}); better on "
                 f"{one['second_better']}, worse on {one['first_better']} questions"
             )
+    if not results:
+        raise ConfigError(f"{folders[0]} and {folders[1]} share no scored benchmark; evaluate both with --out first")
     if as_json:
         print(json.dumps(results))
     print("interval: 95 %, paired bootstrap over questions that are scored together", file=sys.stderr)

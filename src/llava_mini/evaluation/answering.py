@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -30,6 +30,10 @@ from llava_mini.model.vision_prefix import VisionPrefix
 
 FRAMES_A_SECOND = 3.0
 """Of a folder of frames, as MVBench publishes the videos of TVQA."""
+_KEPT_BYTES = 2 * 2**30
+"""Of encoded pictures that are kept for questions nearby."""
+_BATCH_BYTES = 2**30
+"""Of what a batch's frames keep for pre-fusion; a longer video is asked about alone."""
 _PICTURES = (".jpg", ".jpeg", ".png")
 SHOWN = ("answer", "shuffled", "blank")
 """The answers of a line: with the question's own picture, with another's, with a grey one."""
@@ -69,21 +73,35 @@ def draw(samples: Sequence[Sample], limit: int | None, seed: int = 0) -> list[Sa
     return [one.sample for place in order for one in units[place]]
 
 
-def read_answers(folder: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
-    """Return the lines that were written, by id, of questions that are still asked in the same words.
+class Written(NamedTuple):
+    """Lines of answers by id."""
 
-    Lines that tell an error are left out: those questions are asked again.
+    answers: dict[str, dict[str, Any]]
+    failures: dict[str, dict[str, Any]]
+    """Of questions that could not be asked, and have not been answered since."""
+
+
+def read_answers(folder: Path, samples: Sequence[Sample]) -> Written:
+    """Return the lines that were written about questions that are still asked in the same words.
+
+    Of several lines about one question that counts which was asked in more ways, then the later one of a file.
     """
     asked = {sample.id: sample.question for sample in samples}
-    rows: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[str, Any]] = {}
+    failures: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("answers-*.jsonl")):
         for row in read_whole_lines(path):
             id_ = row.get("id")
+            if not isinstance(id_, str) or row.get("question") != asked.get(id_):
+                continue
             texts = [row[name] for name in SHOWN if row.get(name) is not None]
-            said = isinstance(row.get("answer"), str) and all(isinstance(text, str) for text in texts)
-            if isinstance(id_, str) and said and row.get("question") == asked.get(id_):
-                rows[id_] = row
-    return rows
+            if "error" in row:
+                failures[id_] = row
+            elif isinstance(row.get("answer"), str) and all(isinstance(text, str) for text in texts):
+                before = answers.get(id_, {})
+                if len(texts) >= sum(before.get(name) is not None for name in SHOWN):
+                    answers[id_] = row
+    return Written(answers, {id_: row for id_, row in failures.items() if id_ not in answers})
 
 
 def begin(folder: Path, assistant: Assistant, asking: Asking) -> None:
@@ -104,14 +122,20 @@ def begin(folder: Path, assistant: Assistant, asking: Asking) -> None:
     path = folder / "about.json"
     if path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"{path} cannot be read, so whose answers lie beside it is unknown; give another --out"
+            ) from None
         for name, value in about.items():
-            if name in before and before[name] != value and name != "model":
+            if before.get(name) != value and name != "model":
                 raise ConfigError(
-                    f"{folder} holds answers with {name} {before[name]}, now it is {value}; give another --out"
+                    f"{folder} holds answers with {name} {before.get(name)}, now it is {value}; give another --out"
                 )
+    elif any(folder.glob("answers-*.jsonl")):
+        raise ConfigError(
+            f"{folder} holds answers without {path.name}, so whose they are is unknown; give another --out"
+        )
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
     partial.rename(path)
@@ -164,7 +188,7 @@ def answer_all(
         for batch in _batches(share, shelf, asking.batch_size):
             for row in _answered(assistant, batch, shelf, asking, wanted):
                 failed += "error" in row
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines.write(json.dumps(row) + "\n")
             lines.flush()
             bar.update(len(batch))
     return failed
@@ -175,45 +199,44 @@ def _answered(
 ) -> Iterator[dict[str, Any]]:
     """Ask a batch, once for each way that it is shown; where one question cannot be asked, each alone."""
     rows: list[dict[str, Any]] = [{"id": sample.id, "question": sample.question} for sample in batch]
-    try:
-        for name in wanted:
-            media = [shelf.shown(sample, name) for sample in batch]
-            prefix = VisionPrefix.concatenate([shelf.encoded(item) for item in media])
-            # Of questions that are alike one is asked: the ways to ask about one picture repeat in some sets.
-            keys = [(_key(sample), sample.question) for sample in batch]
-            first = [keys.index(key) for key in keys]
-            asked = sorted(set(first))
-            texts = answer(
-                assistant,
-                [batch[row].question for row in asked],
-                [media[row] for row in asked],
-                prefix.select(torch.tensor(asked)),
-                asking.max_new_tokens,
-            )
-            said = dict(zip(asked, texts, strict=True))
-            for row, source in zip(rows, first, strict=True):
-                row[name] = said[source]
-    except (MediaError, InputError) as error:
-        if len(batch) > 1:
-            for sample in batch:
-                yield from _answered(assistant, [sample], shelf, asking, wanted)
-        elif "answer" in rows[0]:  # only a control could not be shown
-            yield rows[0]
-        else:
-            yield {**rows[0], "answer": "", "error": str(error)}
-        return
+    for name in wanted:
+        try:
+            texts = _texts(assistant, batch, shelf, asking, name)
+        except (MediaError, InputError) as error:
+            if len(batch) > 1:
+                for sample in batch:
+                    yield from _answered(assistant, [sample], shelf, asking, wanted)
+                return
+            if name == "answer":
+                yield {**rows[0], "answer": "", "error": str(error)}
+                return
+            texts = [None]  # a control that could not be shown is not tried again
+        for row, text in zip(rows, texts, strict=True):
+            row[name] = text
     yield from rows
 
 
+def _texts(
+    assistant: Assistant, batch: Sequence[Sample], shelf: "_Shelf", asking: Asking, name: str
+) -> Sequence[str | None]:
+    """Ask a batch in one way; of questions that are alike, as the ways to ask in some sets are, one is asked."""
+    keys = [(_key(sample), sample.question) for sample in batch]
+    first = [keys.index(key) for key in keys]
+    asked = sorted(set(first))
+    shown = [shelf.shown(batch[row], name) for row in asked]
+    said = answer(assistant, [batch[row].question for row in asked], shown, shelf.prefix(shown), asking.max_new_tokens)
+    by_row = dict(zip(asked, said, strict=True))
+    return [by_row[row] for row in first]
+
+
 class _Shelf:
-    """Pictures and videos as they were opened and encoded, the last ones used, within `frame_memory_mb`."""
+    """Pictures and videos as they were opened and encoded: the last ones used."""
 
     def __init__(self, assistant: Assistant, frames: FrameSampling, ring: Sequence[Sample]) -> None:
         self._assistant, self._frames, self._ring = assistant, frames, ring
         self._place = {_key(sample): place for place, sample in enumerate(ring)}
         config = assistant.model.config
         self.frame_bytes = kept_bytes(config, assistant.model.dtype)
-        self.most_bytes = config.frame_memory_mb * 2**20
         self._media: OrderedDict[str, Media] = OrderedDict()
         self._grey: dict[int, Media] = {}
         self._encoded: OrderedDict[int, tuple[Media, VisionPrefix]] = OrderedDict()
@@ -241,21 +264,28 @@ class _Shelf:
         self._media.move_to_end(key)
         return self._media[key]
 
+    def prefix(self, shown: Sequence[Media]) -> VisionPrefix:
+        """Return a row for each that is shown; what is shown twice is kept once until then."""
+        different = list({id(item): item for item in shown}.values())
+        encoded = [self.encoded(item) for item in different]
+        if len(shown) == 1:
+            return encoded[0]
+        places = {id(item): place for place, item in enumerate(different)}
+        return VisionPrefix.concatenate(encoded).select(torch.tensor([places[id(item)] for item in shown]))
+
     def encoded(self, item: Media) -> VisionPrefix:
         """Encode what was opened, once while it is near."""
         key = id(item)  # the item is kept beside what it became, so its place in memory is its own
         if key not in self._encoded:
             self._encoded[key] = (item, encode(self._assistant, item))
-            while (
-                sum(prefix.nbytes for _, prefix in self._encoded.values()) > self.most_bytes and len(self._encoded) > 1
-            ):
+            while len(self._encoded) > 1 and sum(one.nbytes for _, one in self._encoded.values()) > _KEPT_BYTES:
                 self._encoded.popitem(last=False)
         self._encoded.move_to_end(key)
         return self._encoded[key][1]
 
 
 def _batches(samples: Sequence[Sample], shelf: _Shelf, size: int) -> Iterator[list[Sample]]:
-    """Gather batches of at most `size` questions, and of no more frames than the memory for them takes."""
+    """Gather batches of at most `size` questions, and of no more frames than `_BATCH_BYTES` takes."""
     batch: list[Sample] = []
     frames = 0
     for sample in samples:
@@ -263,7 +293,7 @@ def _batches(samples: Sequence[Sample], shelf: _Shelf, size: int) -> Iterator[li
             more = count_frames(shelf.opened(sample))
         except MediaError:
             more = 1  # it is told of when it is asked
-        if batch and (len(batch) == size or (frames + more) * shelf.frame_bytes > shelf.most_bytes / 3):
+        if batch and (len(batch) == size or (frames + more) * shelf.frame_bytes > _BATCH_BYTES):
             yield batch
             batch, frames = [], 0
         batch.append(sample)
@@ -304,7 +334,7 @@ def _film_of_folder(folder: Path, sampling: FrameSampling) -> Video:
 
 
 def _ring(samples: Sequence[Sample], seed: int = 0) -> list[str]:
-    """Return the pictures in an order that hangs on the seed alone."""
+    """Return the pictures of these questions, shuffled."""
     keys = list(dict.fromkeys(_key(sample) for sample in samples))
     random.Random(seed).shuffle(keys)
     return keys
@@ -318,4 +348,4 @@ def _key(sample: Sample) -> str:
 
 
 def _is_whole(row: dict[str, Any] | None, wanted: Sequence[str]) -> bool:
-    return row is not None and "error" not in row and all(isinstance(row.get(name), str) for name in wanted)
+    return row is not None and all(name in row for name in wanted)

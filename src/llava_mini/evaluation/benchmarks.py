@@ -4,8 +4,9 @@ Sources: LLaVA-Mini, Table 1 (pictures) and section 5.2 (videos), for the benchm
 benchmark's own paper the metric, named where it is computed (`metrics`, `vqa`).
 """
 
+import csv
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,8 @@ class Benchmark:
     """What a judge is asked about the answers of a unit."""
     submission: Submission | None = None
     """How answers are written for a server, where it keeps the truth."""
+    always_submits: bool = False
+    """Whether a server wants the answers even where the truth is published."""
     max_new_tokens: int = 16
 
     def samples(self, data: Path) -> list[Sample]:
@@ -64,12 +67,11 @@ class Benchmark:
         samples: dict[str, Sample] = {}
         try:
             for sample in self.read(files):
+                " ".join([sample.id, sample.question, *sample.truths]).encode()  # half a character is an error
                 if sample.id in samples:
                     raise DataError(f"{self.title}: two questions have the id {sample.id!r}")
                 samples[sample.id] = sample
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
-            if isinstance(error, DataError):
-                raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, csv.Error) as error:
             what = f"{type(error).__name__} {error}"
             raise DataError(
                 f"{self.title}: after {len(samples)} questions a record is not as published ({what})"
@@ -77,6 +79,21 @@ class Benchmark:
         if not samples:
             raise DataError(f"{self.title}: {root} holds no question")
         return list(samples.values())
+
+    def check_media(self, samples: Sequence[Sample]) -> str:
+        """Return a note about pictures and videos that are not there, "" where all are.
+
+        Raises:
+            DataError: when none is.
+        """
+        paths = {sample.source for sample in samples if isinstance(sample.source, Path)}
+        missing = sorted(path for path in paths if not path.exists())
+        if not missing:
+            return ""
+        told = f"{self.title}: {len(missing)} of {len(paths)} {self.media} are missing, the first {missing[0]}"
+        if len(missing) == len(paths):
+            raise DataError(f"{told}; get them from {self.page}")
+        return f"{told}; their questions count as wrong"
 
 
 def _scores(llava: float, mini: float, hd: float, llama: float) -> dict[str, float]:
@@ -198,6 +215,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         "Apache-2.0; pictures of many sources",
         _scores(64.3, 65.6, 67.5, 71.6),
         submission=submissions.mmbench,
+        always_submits=True,
     ),
     Benchmark(
         "mmbench_cn",
@@ -211,6 +229,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         "MMBench on GitHub (open-compass)",
         "Apache-2.0; pictures of many sources",
         submission=submissions.mmbench,
+        always_submits=True,
     ),
     Benchmark(
         "seed_bench",
@@ -220,8 +239,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         metrics.choice_points,
         _CHOICE,
         "accuracy",
-        ("SEED-Bench.json", "SEED-Bench-image/", "SEED-Bench-video-image/"),
-        "SEED-Bench on Hugging Face (AILab-CVC); the videos' frames as LLaVA's evaluation cuts them",
+        ("SEED-Bench.json", "SEED-Bench-image/", "SEED-Bench-video-image/", "llava-seed-bench.jsonl"),
+        "SEED-Bench on Hugging Face (AILab-CVC); llava-seed-bench.jsonl and the videos' frames: LLaVA's Evaluation.md",
         "CC BY-NC 4.0",
         _scores(58.6, 58.5, 60.2, 63.0),
     ),
@@ -254,6 +273,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         _scores(30.5, 36.6, 33.9, 37.2),
         asks=MM_VET,
         submission=submissions.mm_vet,
+        always_submits=True,
         max_new_tokens=_OPEN,
     ),
     *(
@@ -308,7 +328,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         metrics.choice_points,
         _CHOICE,
         "accuracy",
-        ("json/action_sequence.json … json/counterfactual_inference.json", "video/star/ … video/tvqa/"),
+        (
+            "json/action_sequence.json … json/counterfactual_inference.json",
+            "video/star/ … video/tvqa/ (and video/data0613/, as unpacked)",
+            "video/nturgbd/, which NTU gives on request",
+        ),
         "MVBench on Hugging Face (OpenGVLab)",
         "MIT; videos under their sources' terms",
         {MINI: 44.5},

@@ -6,6 +6,7 @@ The words of the prompts are those that LLaVA-1.5 was trained to and that the pa
 import base64
 import binascii
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from llava_mini.errors import DataError
@@ -131,7 +132,7 @@ def _mmbench(files: Published, names: Sequence[str], ask: str) -> Iterator[Sampl
     turned = {int(row["index"]) % _TURN for row in rows if int(row["index"]) >= _TURN}
     for row in rows:
         base = int(row["index"]) % _TURN
-        options = [row[letter] for letter in "ABCD" if row.get(letter, "").strip() not in ("", "nan")]
+        options = list(takewhile(_is_there, (row.get(letter, "") for letter in "ABCD")))
         # A picture that was shown before stands as the index of that row.
         image = written[row["image"]] if row["image"] in written else row["image"]
         if image not in pictures:
@@ -141,8 +142,9 @@ def _mmbench(files: Published, names: Sequence[str], ask: str) -> Iterator[Sampl
             order = options[-turn:] + options[:-turn] if turn else options
             truth = row.get("answer", "")
             if truth:
-                truth = LETTERS[(LETTERS.index(truth) + turn) % len(options)]
-            hint = f"{row['hint']}\n" if row.get("hint", "").strip() not in ("", "nan") else ""
+                place = LETTERS[: len(options)].index(truth)
+                truth = LETTERS[(place + turn) % len(options)]
+            hint = f"{row['hint']}\n" if _is_there(row.get("hint", "")) else ""
             yield Sample(
                 f"{row['index']}#{turn}" if turn else row["index"],
                 f"{hint}{row['question']}\n{_listed(order)}{ask}",
@@ -159,12 +161,15 @@ def seed_bench(files: Published) -> Iterator[Sample]:
     """SEED-Bench: pictures, and of each video the one frame that LLaVA's evaluation takes."""
     published = files.json("SEED-Bench.json")
     kinds = {number: name for name, number in published["question_type"].items()}
+    told = list(files.json_lines("llava-seed-bench.jsonl")) if files.has("llava-seed-bench.jsonl") else []
+    named = {str(row["question_id"]).removeprefix("v"): row["image"] for row in told}  # how LLaVA's frames are called
     for row in published["questions"]:
         options = [row[f"choice_{letter}"] for letter in "abcd"]
         if row["data_type"] == "image":
             picture = files.media("SEED-Bench-image", row["data_id"])
         else:
-            picture = files.media("SEED-Bench-video-image", f"{row['question_id']}.png")
+            number = str(row["question_id"])
+            picture = files.media(named.get(number, f"SEED-Bench-video-image/{number}.png"))
         question = f"{row['question']}\n{_listed(options)}{LETTER}"
         kind = kinds.get(row["question_type_id"], "")
         yield Sample(str(row["question_id"]), question, picture, (row["answer"],), kind, choices=tuple(options))
@@ -187,6 +192,11 @@ def mm_vet(files: Published) -> Iterator[Sample]:
         picture = files.media("images", row["imagename"])
         kind = ", ".join(sorted(row["capability"]))
         yield Sample(number, row["question"], picture, (row["answer"],), kind, fields={"asked": row["question"]})
+
+
+def _is_there(cell: str) -> bool:
+    """Tell a filled cell from an empty one, which tables of pandas may hold as "nan"."""
+    return cell.strip().lower() not in ("", "nan")
 
 
 def _listed(options: Sequence[str]) -> str:

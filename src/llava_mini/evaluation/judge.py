@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,9 @@ class Judge:
     price: tuple[float, float] = (0.0, 0.0)
     at_once: int = 8
     timeout_s: float = 120.0
-    attempts: int = 5
+    attempts: int = 8
     wait_s: float = 1.0
+    """Before the second attempt; twice as long before each further one, or as long as the judge says."""
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -187,18 +188,18 @@ class Judge:
         with self._lock:
             self._known[key] = scores
             with self.cache.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row | {"reply": reply}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row | {"reply": reply}) + "\n")
         return scores
 
     def _reply(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Send one conversation; wait and try again where the judge is busy or away."""
         head = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": 256}
+        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": 2048}
         address = f"{self.url.rstrip('/')}/chat/completions"
-        problem = ""
+        problem, wait_s = "", 0.0
         for attempt in range(self.attempts):
-            if attempt:
-                time.sleep(self.wait_s * 2 ** (attempt - 1))
+            time.sleep(wait_s)
+            wait_s = self.wait_s * 2**attempt
             try:
                 answer = requests.post(address, json=body, headers=head, timeout=self.timeout_s)
             except requests.RequestException as error:
@@ -206,6 +207,8 @@ class Judge:
                 continue
             if answer.status_code == 429 or answer.status_code >= 500:
                 problem = f"status {answer.status_code}"
+                asked_for = answer.headers.get("Retry-After", "")
+                wait_s = min(60.0, float(asked_for)) if asked_for.isdecimal() else wait_s
                 continue
             if answer.status_code != 200:
                 raise JudgeError(f"the judge at {self.url} refused (status {answer.status_code}): {answer.text[:200]}")
@@ -231,32 +234,35 @@ class Judge:
 def judged(asks: Callable[[Unit], Iterator[Ask]], units: Sequence[Unit], judge: Judge) -> list[Answered]:
     """Return all answers of some units with their verdicts; what is said of a pair is said of both."""
     try:
-        asked = [ask for unit in units for ask in asks(unit)]
+        asked = [ask for unit in units if not any(one.failed for one in unit) for ask in asks(unit)]
     except KeyError as error:
         raise DataError(f"a question cannot be judged: {error} is missing") from error
     verdicts = judge.judge(asked)
     return [
-        Answered(one.sample, one.answer, verdicts.get(one.sample.id) or verdicts.get(unit[0].sample.id, {}))
+        replace(one, verdict=verdicts.get(one.sample.id) or verdicts.get(unit[0].sample.id, {}))
         for unit in units
         for one in unit
     ]
 
 
 def read_scores(reply: str, wanted: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Return the scores of a judge's reply; nothing where one is missing or out of its range."""
-    found = re.search(r"\{[^{}]*\}", reply)
-    try:
-        given = json.loads(found[0]) if found else {}
-    except ValueError:
-        return {}
-    scores = {}
-    for name, (low, high) in wanted.items():
-        value = given.get(name)
-        value = {"yes": 1, "no": 0}.get(value.strip().lower()) if isinstance(value, str) else value
-        if not isinstance(value, int | float) or not low <= value <= high:
-            return {}
-        scores[name] = float(value)
-    return scores
+    """Return the scores of a judge's reply, from its last JSON object that has them all within their ranges."""
+    for found in reversed(re.findall(r"\{[^{}]*\}", reply)):
+        try:
+            given = json.loads(found)
+            scores = {name: _number(given[name]) for name in wanted}
+        except (ValueError, TypeError, KeyError):
+            continue
+        fits = all(low <= scores[name] <= high for name, (low, high) in wanted.items())
+        if fits and scores.get("right", 1.0) in (0.0, 1.0):
+            return scores
+    return {}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and value.strip().lower() in ("yes", "no"):
+        return float(value.strip().lower() == "yes")
+    return float(value)
 
 
 def _shown(one: Answered) -> str:

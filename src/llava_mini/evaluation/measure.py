@@ -1,6 +1,7 @@
 """Measure a model on benchmarks: ask, score, report; one process, or several started by `accelerate launch`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from accelerate import PartialState
@@ -32,7 +33,7 @@ def measure(
         questions: the samples of each benchmark by its name.
         limit: so many questions are drawn of each.
     """
-    state = PartialState(cpu=assistant.model.device.type == "cpu")
+    state = processes(cpu=assistant.model.device.type == "cpu")
     drawn = {benchmark.name: draw(questions[benchmark.name], limit) for benchmark in benchmarks}
 
     def scored(benchmark: Benchmark) -> Result:
@@ -47,7 +48,7 @@ def measure(
         if state.is_main_process:
             begin(folder, assistant, how)
         state.wait_for_everyone()
-        done = read_answers(folder, samples)
+        done = read_answers(folder, samples).answers
         state.wait_for_everyone()  # nobody writes before all have read
         answer_all(
             assistant,
@@ -59,9 +60,16 @@ def measure(
             process=state.process_index,
             processes=state.num_processes,
         )
-        if state.num_processes == 1:
+        if state.num_processes == 1 and benchmark.asks is None:
             yield scored(benchmark)
     state.wait_for_everyone()
-    if state.num_processes > 1 and state.is_main_process:  # a judge may take hours: nobody waits for it
-        for benchmark in benchmarks:
+    if not state.is_main_process:
+        return
+    for benchmark in benchmarks:  # a judge may take hours, or be away: all is answered by then
+        if state.num_processes > 1 or benchmark.asks is not None:
             yield scored(benchmark)
+
+
+def processes(*, cpu: bool) -> PartialState:
+    """Return this process among its launcher's; as videos differ in length, it may wait for the others for days."""
+    return PartialState(cpu=cpu, timeout=timedelta(days=7))

@@ -7,6 +7,7 @@ Shares are in percent.
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
@@ -122,6 +123,13 @@ def verdict_points(name: str, most: float = 1.0) -> Points:
     return lambda one: one.verdict.get(name, 0.0) / most
 
 
+def points_of(points: Points, one: Answered) -> float:
+    """Return what an answer is worth: computed once, and nothing where the question could not be asked."""
+    if one.failed:
+        return 0.0
+    return points(one) if one.points is None else one.points
+
+
 # Scores of all answers
 
 
@@ -133,9 +141,10 @@ def mean_points(points: Points, name: str = "accuracy", *, over_kinds: bool = Fa
     """
 
     def aggregate(units: Sequence[Unit]) -> dict[str, float]:
+        worth = partial(points_of, points)
         answered = flat(units)
-        kinds = {kind: 100 * fmean(map(points, rows)) for kind, rows in _by_kind(answered).items() if kind}
-        whole = fmean(kinds.values()) if over_kinds and kinds else 100 * fmean(map(points, answered))
+        kinds = {kind: 100 * fmean(map(worth, rows)) for kind, rows in _by_kind(answered).items() if kind}
+        whole = fmean(kinds.values()) if over_kinds and kinds else 100 * fmean(map(worth, answered))
         return {name: whole, **kinds}
 
     return aggregate
@@ -143,11 +152,11 @@ def mean_points(points: Points, name: str = "accuracy", *, over_kinds: bool = Fa
 
 def circular(units: Sequence[Unit]) -> dict[str, float]:
     """MMBench: a question is right when it is right in every order of its options (Liu et al., 2023, section 4)."""
-    right = [float(all(choice_points(one) for one in unit)) for unit in units]
+    right = [float(all(points_of(choice_points, one) for one in unit)) for unit in units]
     kinds: dict[str, list[float]] = {}
     for unit, points in zip(units, right, strict=True):
         kinds.setdefault(unit[0].sample.kind, []).append(points)
-    single = 100 * fmean(choice_points(unit[0]) for unit in units)
+    single = 100 * fmean(points_of(choice_points, unit[0]) for unit in units)
     told = {kind: 100 * fmean(rows) for kind, rows in kinds.items() if kind}
     return {"accuracy": 100 * fmean(right), "in one order": single, **told}
 
@@ -156,9 +165,9 @@ def pope(units: Sequence[Unit]) -> dict[str, float]:
     """POPE's five figures of each split, and the mean of their F1, which papers give (yes is the positive class)."""
     scores: dict[str, float] = {}
     for split, rows in _by_kind(flat(units)).items():
-        pairs = [(pope_word(one.answer), one.sample.truths[0]) for one in rows]
-        tp, fp, fn = (pairs.count(pair) for pair in (("yes", "yes"), ("yes", "no"), ("no", "yes")))
-        precision, recall = _share(tp, tp + fp), _share(tp, tp + fn)
+        pairs = [("failed" if one.failed else pope_word(one.answer), one.sample.truths[0]) for one in rows]
+        tp, fp = (pairs.count(pair) for pair in (("yes", "yes"), ("yes", "no")))
+        precision, recall = _share(tp, tp + fp), _share(tp, sum(truth == "yes" for _, truth in pairs))
         scores |= {
             f"{split} accuracy": _share(sum(said == truth for said, truth in pairs), len(pairs)),
             f"{split} precision": precision,
@@ -176,7 +185,7 @@ def mme(units: Sequence[Unit]) -> dict[str, float]:
         tasks.setdefault(unit[0].sample.kind, []).append(unit)
     scores = {}
     for task, pictures in tasks.items():
-        points = [[mme_points(one) for one in picture] for picture in pictures]
+        points = [[points_of(mme_points, one) for one in picture] for picture in pictures]
         accuracy = 100 * fmean(value for picture in points for value in picture)
         plus = 100 * fmean(float(all(picture)) for picture in points)
         scores[task] = accuracy + plus
@@ -268,6 +277,8 @@ def _bootstrap(
     kinds: dict[str, list[T]] = {}
     for one in drawn_from:
         kinds.setdefault(unit_of(one)[0].sample.kind, []).append(one)
+    alone = [rows[0] for rows in kinds.values() if len(rows) == 1]  # together: one can only be drawn as it is
+    kinds = {kind: rows for kind, rows in kinds.items() if len(rows) > 1} | ({"\0": alone} if alone else {})
     draw = random.Random(seed)
     found = sorted(
         figure([one for rows in kinds.values() for one in draw.choices(rows, k=len(rows))]) for _ in range(resamples)

@@ -16,7 +16,7 @@ from PIL import Image
 from llava_mini.errors import MediaError
 from llava_mini.evaluation.answering import open_source
 from llava_mini.evaluation.benchmarks import Benchmark
-from llava_mini.evaluation.metrics import LETTERS
+from llava_mini.evaluation.metrics import LETTERS, points_of
 from llava_mini.evaluation.results import Scored
 from llava_mini.evaluation.samples import Sample, flat
 from llava_mini.inputs.media import FrameSampling, Picture
@@ -35,7 +35,7 @@ def write_report(benchmark: Benchmark, scored: Scored, folder: Path, *, pictures
     rows = []
     for one in flat(scored.units):
         sample, line = one.sample, scored.rows[one.sample.id]
-        points = benchmark.points(one) if sample.truths and scored.result.score is not None else None
+        points = points_of(benchmark.points, one) if sample.truths and scored.result.score is not None else None
         key = _name(sample)
         if key not in shown and len(shown) < pictures:
             shown[key] = _small_picture(sample, folder / "pictures", key)
@@ -109,7 +109,7 @@ def _page(benchmark: Benchmark, scored: Scored, rows: list[dict[str, Any]]) -> s
         told.insert(0, " · ".join([f"{result.metric} {result.score:.1f}{interval}", *controls]))
     if result.judge:
         told.append(f"judged by {result.judge['model']}, prompts {result.judge['prompts']}: {result.judge['note']}")
-    data = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    data = json.dumps(rows).replace("<", "\\u003c")
     return _TEMPLATE % {
         "title": escape(f"{benchmark.title}: {result.model}"),
         "told": "".join(f"<p>{escape(line)}</p>" for line in told),

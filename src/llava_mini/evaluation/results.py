@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from llava_mini.evaluation.answering import SHOWN, read_answers
 from llava_mini.evaluation.benchmarks import Benchmark
 from llava_mini.evaluation.judge import PROMPTS_VERSION, Judge, judged
 from llava_mini.evaluation.lines import read_whole_lines
-from llava_mini.evaluation.metrics import interval, paired_bootstrap
+from llava_mini.evaluation.metrics import interval, paired_bootstrap, points_of
 from llava_mini.evaluation.samples import Answered, Sample, Unit, flat, in_units
 
 RESAMPLES = 1000
@@ -73,33 +73,31 @@ def score(
     Raises:
         DataError: when nothing is answered.
     """
-    written = read_answers(folder, samples) | _failed(folder, samples)
-    asked = [sample for sample in samples if sample.id in written]
+    written = read_answers(folder, samples)
+    lines = written.answers | written.failures
+    asked = [sample for sample in samples if sample.id in lines]
     if not asked:
         raise DataError(f"{folder} holds no answer to a question of {benchmark.title}")
     known = [sample for sample in asked if sample.truths]
     scorable = known if benchmark.asks is None or judge is not None else []
     views: dict[str, list[Unit]] = {}
     for name in SHOWN:
-        lines = [(sample, written[sample.id]) for sample in scorable]
         rows = [
-            Answered(one, line.get(name) or "") for one, line in lines if line.get(name) is not None or "error" in line
+            _answered(one, lines[one.id], name) for one in scorable if name in lines[one.id] or "error" in lines[one.id]
         ]
-        if any(line.get(name) is not None for _, line in lines):
+        if any(not one.failed for one in rows):
             units: list[Unit] = list(in_units(rows))
             if benchmark.asks is not None and judge is not None:
                 units = list(in_units(judged(benchmark.asks, units, judge)))
-            views[name] = units
+            views[name] = [[replace(one, points=points_of(benchmark.points, one)) for one in unit] for unit in units]
     scores = {name: benchmark.aggregate(units) for name, units in views.items()}
     found = None
-    if views:
+    if "answer" in views:
         units = views["answer"]
-        resamples = max(100, min(RESAMPLES, 2_000_000 // len(units)))
-        found = interval(benchmark.aggregate, benchmark.headline, units, resamples=resamples, seed=0)
+        found = interval(benchmark.aggregate, benchmark.headline, units, resamples=_resamples(len(units)), seed=0)
     submission = None
-    if benchmark.submission is not None and (len(known) < len(asked) or benchmark.name.startswith("mm")):
-        whole = [Answered(sample, str(written[sample.id].get("answer", ""))) for sample in asked]
-        submission = str(benchmark.submission(whole, folder))
+    if benchmark.submission is not None and (len(known) < len(asked) or benchmark.always_submits):
+        submission = str(benchmark.submission([_answered(one, lines[one.id], "answer") for one in asked], folder))
     headline = {name: value[benchmark.headline] for name, value in scores.items()}
     result = Result(
         benchmark=benchmark.name,
@@ -113,22 +111,21 @@ def score(
         shuffled=headline.get("shuffled"),
         blank=headline.get("blank"),
         scores=scores.get("answer", {}),
-        failed=sum("error" in written[sample.id] for sample in asked),
+        failed=len(written.failures),
         unscored=len(asked) - len(known),
         judge=None if judge is None or benchmark.asks is None else _told(judge),
         submission=submission,
         paper=benchmark.paper,
     )
     shown = list(views.get("answer", ()))
+    (folder / "result.json").write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+    if shown:  # without a score, what was scored before stays
+        who = {"judge": judge.model, "prompts": PROMPTS_VERSION} if judge is not None and benchmark.asks else {}
+        told = [{"id": one.sample.id, "answer": one.answer, "verdict": dict(one.verdict)} | who for one in flat(shown)]
+        (folder / "scored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
     scored = {one.sample.id for one in flat(shown)}
-    rest = [Answered(one, str(written[one.id].get("answer", ""))) for one in asked if one.id not in scored]
-    shown += in_units(rest)
-    (folder / "result.json").write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / "scored.jsonl").write_text(
-        "".join(json.dumps({"id": one.sample.id, "verdict": dict(one.verdict)}) + "\n" for one in flat(shown)),
-        encoding="utf-8",
-    )
-    return Scored(result, shown, written)
+    shown += in_units([_answered(one, lines[one.id], "answer") for one in asked if one.id not in scored])
+    return Scored(result, shown, lines)
 
 
 def compare(benchmark: Benchmark, samples: Sequence[Sample], first: Path, second: Path) -> dict[str, Any]:
@@ -138,15 +135,17 @@ def compare(benchmark: Benchmark, samples: Sequence[Sample], first: Path, second
         Their scores, the second's lead, its 95 % interval by paired bootstrap, and how many questions each alone
         got right.
     """
-    sides = [_scored_answers(benchmark, samples, folder) for folder in (first, second)]
+    sides, judges = zip(*(_scored_answers(benchmark, samples, folder) for folder in (first, second)), strict=True)
+    if judges[0] != judges[1]:
+        raise DataError(f"{benchmark.title} was judged by {judges[0]} and by {judges[1]}: that cannot be compared")
     both = [sample for sample in samples if all(sample.id in side for side in sides)]
     if not both:
         raise DataError(f"{first} and {second} share no scored answer of {benchmark.title}")
     ours, theirs = ([side[sample.id] for sample in both] for side in sides)
     lead, low, high = paired_bootstrap(
-        benchmark.aggregate, benchmark.headline, ours, theirs, resamples=RESAMPLES, seed=0
+        benchmark.aggregate, benchmark.headline, ours, theirs, resamples=_resamples(len(both)), seed=0
     )
-    points = [[benchmark.points(one) for one in side] for side in (ours, theirs)]
+    points = [[points_of(benchmark.points, one) for one in side] for side in (ours, theirs)]
     return {
         "benchmark": benchmark.name,
         "metric": benchmark.headline,
@@ -161,31 +160,32 @@ def compare(benchmark: Benchmark, samples: Sequence[Sample], first: Path, second
     }
 
 
-def _scored_answers(benchmark: Benchmark, samples: Sequence[Sample], folder: Path) -> dict[str, Answered]:
+def _scored_answers(benchmark: Benchmark, samples: Sequence[Sample], folder: Path) -> tuple[dict[str, Answered], str]:
+    """Return the scored answers by id, and who judged them."""
     path = folder / "scored.jsonl"
     if not path.is_file():
         raise DataError(f"{folder} holds no scored answers of {benchmark.title}; evaluate it with --out first")
-    verdicts = {str(row.get("id")): row.get("verdict") or {} for row in read_whole_lines(path)}
-    rows = read_answers(folder, samples) | _failed(folder, samples)
-    judged_at_all = benchmark.asks is None or any(verdicts.values())
-    return {
-        sample.id: Answered(sample, str(rows[sample.id].get("answer", "")), verdicts[sample.id])
+    rows = {str(row.get("id")): row for row in read_whole_lines(path)}
+    judges = {f"{row['judge']}, prompts {row.get('prompts')}" for row in rows.values() if "judge" in row}
+    written = read_answers(folder, samples)
+    lines = written.answers | written.failures
+    answered = {
+        sample.id: replace(_answered(sample, lines[sample.id], "answer"), verdict=rows[sample.id].get("verdict") or {})
         for sample in samples
-        if sample.id in rows and sample.id in verdicts and sample.truths and judged_at_all
+        if sample.id in lines and rows.get(sample.id, {}).get("answer") == lines[sample.id]["answer"]
     }
+    return {id_: replace(one, points=points_of(benchmark.points, one)) for id_, one in answered.items()}, ", ".join(
+        sorted(judges)
+    )
 
 
-def _failed(folder: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
-    """Return the lines of questions that could not be asked, and have not been answered since."""
-    asked = {sample.id: sample.question for sample in samples}
-    failed: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("answers-*.jsonl")):
-        for row in read_whole_lines(path):
-            if "error" in row and row.get("question") == asked.get(str(row.get("id"))):
-                failed[row["id"]] = row
-            else:
-                failed.pop(str(row.get("id")), None)
-    return failed
+def _answered(sample: Sample, line: Mapping[str, Any], name: str) -> Answered:
+    return Answered(sample, line.get(name) or "", failed="error" in line or line.get(name) is None)
+
+
+def _resamples(units: int) -> int:
+    """Return how often units are drawn: less often where there are very many."""
+    return max(100, min(RESAMPLES, 20_000_000 // units))
 
 
 def _told(judge: Judge) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Answered:
     answer: str
     verdict: Mapping[str, float] = field(default_factory=dict)
     """A judge's scores by name; empty where no judge is needed, or none was asked."""
+    failed: bool = False
+    """Whether its picture could not be used; such an answer is never right."""
+    points: float | None = None
+    """What it is worth, where that has been computed before."""
 
 
 Unit = Sequence[Answered]

@@ -43,7 +43,9 @@ def mmbench(answered: Sequence[Answered], folder: Path) -> Path:
         options = [*one.sample.choices, "", "", ""][:4]
         letter = chosen_letter(one.answer, one.sample.choices) or one.answer[:200]
         cells = [one.sample.fields["asked"], *options, one.sample.kind, letter]
-        sheet.append([int(one.sample.id), *(_no_formula(ILLEGAL_CHARACTERS_RE.sub("", cell)) for cell in cells)])
+        sheet.append([int(one.sample.id), *(ILLEGAL_CHARACTERS_RE.sub("", cell) for cell in cells)])
+        for cell in sheet[sheet.max_row][1:]:
+            cell.data_type = "s"  # words, also where they begin as a formula does
     path = folder / "submission.xlsx"
     book.save(path)
     return path
@@ -61,12 +63,7 @@ def egoschema(answered: Sequence[Answered], folder: Path) -> Path:
     return path
 
 
-def _no_formula(text: str) -> str:
-    """Keep a program that opens the sheet from computing a cell."""
-    return f"'{text}" if text.startswith(("=", "+", "@")) else text
-
-
 def _json(value: object, folder: Path) -> Path:
     path = folder / "submission.json"
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(value), encoding="utf-8")
     return path

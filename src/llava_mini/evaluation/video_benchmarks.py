@@ -81,7 +81,12 @@ def mvbench(files: Published) -> Iterator[Sample]:
         for number, row in enumerate(files.json(f"json/{task}.json")):
             clip = (float(row["start"]), float(row["end"])) if part else None
             video = files.media("video", folder, row["video"])
-            yield _choice(f"{task}-{number}", row["question"], row["candidates"], row["answer"], video, task, clip)
+            later = files.media(
+                "video", "data0613", folder, row["video"]
+            )  # videos that were added to the first archives
+            video = later if not video.exists() and later.exists() else video
+            options = row["candidates"]
+            yield _choice(f"{task}-{number}", row["question"], options, options.index(row["answer"]), video, task, clip)
 
 
 def mlvu(files: Published) -> Iterator[Sample]:
@@ -90,7 +95,8 @@ def mlvu(files: Published) -> Iterator[Sample]:
         for number, row in enumerate(files.json(f"json/{task}.json")):
             video = files.media("video", task, row["video"])
             name = str(row.get("question_type") or task.partition("_")[2])
-            yield _choice(f"{task}-{number}", row["question"], row["candidates"], row["answer"], video, name)
+            options = row["candidates"]
+            yield _choice(f"{task}-{number}", row["question"], options, options.index(row["answer"]), video, name)
 
 
 def egoschema(files: Published) -> Iterator[Sample]:
@@ -99,22 +105,21 @@ def egoschema(files: Published) -> Iterator[Sample]:
     for row in files.json("questions.json"):
         number = row["q_uid"]
         options = [row[f"option {place}"] for place in range(5)]
-        truth = options[answers[number]] if number in answers else None
         video = files.video("videos", number)
         kind = "subset" if number in answers else "server"
-        yield _choice(number, row["question"], options, truth, video, kind if answers else "")
+        yield _choice(number, row["question"], options, answers.get(number), video, kind if answers else "")
 
 
 def _choice(
     id_: str,
     question: str,
     options: Sequence[str],
-    truth: str | None,
+    truth: int | None,
     video: Any,
     kind: str,
     clip_s: tuple[float, float] | None = None,
 ) -> Sample:
     listed = "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
     words = f"Question: {question}\nOptions:\n{listed}{BEST_OPTION}"
-    truths = () if truth is None else (LETTERS[list(options).index(truth)],)
+    truths = () if truth is None else (LETTERS[: len(options)][truth],)
     return Sample(id_, words, video, truths, kind, choices=tuple(options), clip_s=clip_s)
