@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
@@ -91,6 +91,21 @@ def assemble(
     stop = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=tokenizer.pad_token_id)
     return model.eval(), processor
+
+
+def embedded_geometry(**changes: Any) -> LlavaMiniConfig:
+    """Return the embedded model's configuration without looking into its packages: for plans and counts."""
+    text = LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    return embedded_config(text, **changes)
 
 
 def embedded_config(text_config: Any, **changes: Any) -> LlavaMiniConfig:

@@ -12,6 +12,36 @@ app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+@app.command("flops")
+def flops(
+    preset: Annotated[str, typer.Option(help="vicuna-7b, llama-3.1-8b or embedded.")] = "vicuna-7b",
+    model: Annotated[str | None, typer.Option(help="Folder of a model, in place of a preset.")] = None,
+    text_tokens: Annotated[int, typer.Option(help="Words of the prompt, in tokens.")] = 60,
+    prefix_tokens: Annotated[int, typer.Option(help="Of them, those that every conversation begins with.")] = 36,
+    frames: Annotated[int, typer.Option(help="Pictures, or frames of a video.")] = 1,
+    hd: options.Hd = False,
+    as_json: Json = False,
+) -> None:
+    """Count what an answer's first token costs: LLaVA-v1.5, the released LLaVA-Mini, and ours. No weight is loaded.
+
+    Examples:
+
+      llava-mini profile flops --preset vicuna-7b
+
+      llava-mini profile flops --preset llama-3.1-8b --hd --json
+    """
+    from llava_mini.profiling.flops import PAPER_TEXT_TOKENS, Question, compare_flops, count_flops, known_config
+
+    config = known_config(preset, model, hd=hd)
+    question = Question(text_tokens, frames, prefix_tokens)
+    if as_json:
+        print(json.dumps(count_flops(config, question)))
+        return
+    print(compare_flops(config, question))
+    prefix = min(prefix_tokens, PAPER_TEXT_TOKENS - 1)
+    print(compare_flops(config, Question(PAPER_TEXT_TOKENS, frames, prefix), "paper"))
+
+
 @app.command("video")
 def video(
     frames: Annotated[int, typer.Option(min=1, help="Seconds of made video; one frame a second is looked at.")] = 100,

@@ -3,6 +3,7 @@
 Source: LLaVA-Mini, section 4.  B batch · F frames · P parts · N² patches · L text · d_v width of the tower.
 """
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
+from llava_mini.model.last_layer import last_row_alone
 from llava_mini.model.llava_mini import LlavaMiniModel
 from llava_mini.model.pretrained import LlavaMiniPreTrainedModel
 from llava_mini.model.vision_prefix import VisionPrefix
@@ -86,18 +88,23 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
             instruction_mask = unsupervised if instruction_mask is None else unsupervised & instruction_mask.bool()
         elif self.config.fuse_history:
             instruction_mask = None
-        out = self.model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            instruction_mask=instruction_mask,
-            vision_features=vision_features,
-            vision_prefix=vision_prefix,
-            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
-        )
+        rows = input_ids if inputs_embeds is None else inputs_embeds
+        seen = kwargs.get("output_hidden_states") or kwargs.get("output_attentions")
+        one = isinstance(logits_to_keep, int) and logits_to_keep == 1 and rows is not None and rows.shape[1] > 1
+        last = getattr(self.model.language_model, "layers", [None])[-1] if one and not seen else None
+        with last_row_alone(last) if last is not None else nullcontext():
+            out = self.model(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                instruction_mask=instruction_mask,
+                vision_features=vision_features,
+                vision_prefix=vision_prefix,
+                **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
+            )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(out.last_hidden_state[:, kept, :])
         loss = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, DynamicCache, PreTrainedConfig
 
+from llava_mini.model.last_layer import without_queries
 from llava_mini.model.projector import RMSNorm
 
 
@@ -56,7 +57,8 @@ class ModalityPreFusion(nn.Module):
         Nobody reads the outputs of patches, so the last layer makes their keys and values and no more.
         """
         cache = _Keeps([], last=len(self.decoder.layers) - 1)
-        with contextlib.suppress(_Kept), self._checkpointed(self.decoder.layers[:-1]):
+        *before, last = self.decoder.layers
+        with contextlib.suppress(_Kept), self._checkpointed(before), without_queries(last):
             self.decoder(inputs_embeds=patches, past_key_values=cache, use_cache=True)
         return cache.kept
 

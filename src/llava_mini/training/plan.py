@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig
 
-from llava_mini.checkpoints.embedded import embedded_config
+from llava_mini.checkpoints.embedded import embedded_geometry
 from llava_mini.checkpoints.geometry import geometry
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ConfigError, LlavaMiniError
@@ -189,23 +188,7 @@ def _config(recipe: Recipe) -> LlavaMiniConfig:
             raise ConfigError(f"start.model is {start.model!r}, which is no folder of a model") from error
     if isinstance(start, Pretrained) and start.geometry and not start.model:
         return geometry(start.geometry)
-    return _embedded(start.changes if isinstance(start, Embedded) else {})
-
-
-def _embedded(changes: dict[str, object]) -> LlavaMiniConfig:
-    """Return the embedded model's configuration without its weights."""
-    text = AutoConfig.for_model(
-        "llama",
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
-    return embedded_config(text, **changes)
+    return embedded_geometry(**(start.changes if isinstance(start, Embedded) else {}))
 
 
 def _settings(stage: Stage) -> str:
