@@ -11,10 +11,11 @@ from tiny import tiny_config, tiny_model, tiny_processor
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation import moments
-from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table, wilson
+from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table
 from llava_mini.evaluation.suites import find_suite
 from llava_mini.inputs.media import Picture, Video
 from llava_mini.inputs.processor import Media
+from llava_mini.intervals import wilson
 from llava_mini.reply import Sampling
 
 _COLOURS = ("red", "green", "blue")

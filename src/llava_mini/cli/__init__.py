@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llava_mini.cli import ask, chat, convert, data, demo, evaluate, merge, profile, train
+from llava_mini.cli import analyze, ask, chat, convert, data, demo, evaluate, merge, profile, train
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
+app.command("analyze")(analyze.analyze)
 app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")
 

@@ -26,13 +26,16 @@ def ask(
     moments: Annotated[
         int, typer.Option(min=0, help="Print the moments of a video that the answer attended to most.")
     ] = 0,
+    explain: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Write a page that shows where it looked: one picture or video.")
+    ] = None,
     max_new_tokens: options.MaxNewTokens = 64,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, mov, webm, mkv), or about nothing.
+    """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, mov, webm, mkv, avi), or about nothing.
 
     Examples:
 
@@ -45,6 +48,8 @@ def ask(
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files)
+    if explain is not None and len(files) != 1:
+        raise InputError(f"--explain takes one picture or video, {len(files)} were given")
     frames = options.frame_sampling(fps, max_frames, start, end)
     assistant = options.load_assistant(model, device, dtype, hd=hd)
     with options.open_chat(assistant, files, frames) as chat:
@@ -64,6 +69,11 @@ def ask(
             print(f"{options.clock(frame.time_s)}  {100 * frame.attention:.2f} % of the attention  {frame.file}")
         print(cost_line(reply.answer), file=sys.stderr)
     options.say_damage(chat)
+    if explain is not None:
+        from llava_mini.analysis.explain import write_explanation
+
+        write_explanation(assistant, question, chat.media[0], reply.answer.text, explain)
+        print(f"where it looked: {explain}", file=sys.stderr)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], str]:

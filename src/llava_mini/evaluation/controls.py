@@ -4,7 +4,6 @@ A model that ignores the picture can look right; only the distance to its contro
 encoded pictures: a question costs its words alone.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from llava_mini.assistant import Assistant
 from llava_mini.evaluation.asking import answer, blank, encode, film_length
 from llava_mini.inputs.processor import Media
+from llava_mini.intervals import wilson
 from llava_mini.model.vision_prefix import VisionPrefix
 
 
@@ -114,15 +114,6 @@ def score(asked: Sequence[Asked]) -> list[Score]:
     kinds = sorted({one.item.kind for one in asked})
     groups = [(kind, [one for one in asked if one.item.kind == kind]) for kind in kinds]
     return [_score(kind, group) for kind, group in [*groups, ("all", list(asked))] if group]
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share."""
-    z = 1.959964
-    share = right / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def table(scores: Sequence[Score]) -> str:

@@ -12,8 +12,8 @@ from llava_mini.data.backgrounds import draw_background
 from llava_mini.data.cutouts import load_cutouts
 from llava_mini.data.layouts import SIDE, SceneLibrary, cutout_sprite
 from llava_mini.errors import ConfigError
-from llava_mini.evaluation.controls import wilson
 from llava_mini.inputs.media import Video
+from llava_mini.intervals import wilson
 from llava_mini.reply import Sampling
 
 FRAMES = 8

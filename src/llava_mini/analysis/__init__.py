@@ -1,0 +1,1 @@
+"""What a model does with vision tokens: where attention goes, what their removal costs, what pre-fusion adds."""
