@@ -298,3 +298,16 @@ def test_a_models_own_generation_settings_do_not_turn_a_stream_into_something_el
     settings = assistant.model.generation_config
     settings.num_beams, settings.return_dict_in_generate, settings.cache_implementation = 3, True, "static"
     assert assistant.ask("What is this?", plain(), sampling=SHORT).text == expected
+
+
+def test_a_picture_that_was_asked_about_before_is_not_encoded_again(assistant: Assistant, encoded: list[int]) -> None:
+    assistant.kept.clear()
+    first = assistant.ask("What is this?", plain((1, 2, 3)), sampling=SHORT)
+    assert encoded == [1]
+    again = assistant.ask("What is this?", plain((1, 2, 3)), sampling=SHORT)
+    both = assistant.chat(plain((1, 2, 3)), plain((3, 2, 1))).ask("What is this?", sampling=SHORT)
+    assert encoded == [1, 1]
+    assert again.text == first.text
+    assistant.kept.clear()
+    anew = assistant.chat(plain((1, 2, 3)), plain((3, 2, 1))).ask("What is this?", sampling=SHORT)
+    assert anew.text == both.text

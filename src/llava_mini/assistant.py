@@ -23,12 +23,14 @@ from llava_mini.inputs.media import FrameSampling, Picture, Video, load_media
 from llava_mini.inputs.processor import count_frames
 from llava_mini.model.chunking import frames_per_chunk, kept_bytes
 from llava_mini.model.dialogue import Dialogue, Footage
+from llava_mini.model.prefix_cache import PrefixCache, content_key
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.reply import Answer, Reply, Sampling
 
 File = str | Path | bytes | Image.Image
 EMBEDDED = "embedded"
 MAX_FILES = 16
+KEPT_PICTURES_MB = 256
 
 
 class Assistant:
@@ -42,6 +44,8 @@ class Assistant:
         self.model = model
         self.processor = processor
         self.name = name
+        self.kept = PrefixCache(KEPT_PICTURES_MB * 2**20)
+        """Encoded pictures, shared by all chats and questions; pictures of another tiling are others."""
 
     @classmethod
     def load(
@@ -98,6 +102,19 @@ class Assistant:
         if hd and loaded.config.tiles == 1:
             loaded.config.tiles = processor.tiles = 2
         return cls(loaded.to(where).eval(), processor, name)
+
+    @torch.no_grad()
+    def encode(self, item: Picture | Video) -> VisionPrefix:
+        """Encode one picture or video as a row, a few frames at a time; pictures are kept, by their content."""
+        if isinstance(item, Picture):
+            key = f"{content_key(item.image)} {self.processor.tiles}"
+            return self.kept.find(key, lambda: self._encode(item))
+        return self._encode(item)
+
+    def _encode(self, item: Picture | Video) -> VisionPrefix:
+        size = frames_per_chunk(self.model.config, self.model.dtype)
+        chunks = self.processor.prepare_in_chunks([item], size)
+        return VisionPrefix.joined([self.model.encode_images(pixels[None].to(self.model.device)) for pixels in chunks])
 
     def ask(
         self,
@@ -263,6 +280,8 @@ class Chat:
         if not self.media:
             return None
         config, dtype = self._assistant.model.config, self._assistant.model.dtype
+        if all(isinstance(item, Picture) for item in self.media):
+            return VisionPrefix.joined([self._assistant.encode(item) for item in self.media])
         if self.frame_count * kept_bytes(config, dtype) <= config.frame_memory_mb * 2**20:
             return VisionPrefix.joined(list(self._footage()))
         return self._footage

@@ -419,8 +419,9 @@ def test_shuffled_shows_another_question_s_picture_and_each_is_encoded_once(
     from llava_mini.reply import Sampling
 
     encoded = []
-    encode = answering.encode
-    monkeypatch.setattr(answering, "encode", lambda *given: (encoded.append(given[1].name), encode(*given))[1])
+    encode = assistant._encode
+    assistant.kept.clear()
+    monkeypatch.setattr(assistant, "_encode", lambda item: (encoded.append(item.name), encode(item))[1])
     _, lines = run(assistant, "gqa", data, tmp_path)
     samples = samples_of("gqa", data)
     for sample, other in zip(samples, samples[::-1], strict=True):

@@ -16,7 +16,6 @@ from llava_mini.assistant import Assistant
 from llava_mini.errors import ModelError
 from llava_mini.inputs.media import Picture
 from llava_mini.inputs.processor import Media
-from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.vision_prefix import VisionPrefix
 
 INSTRUCTION, VISION, RESPONSE = range(3)
@@ -93,11 +92,7 @@ class MiniSubject:
     def encode(self, media: Media) -> VisionPrefix:
         """Encode a picture or video; the last one is kept."""
         if self._kept is None or self._kept[0] is not media:
-            model = self.assistant.model
-            size = frames_per_chunk(model.config, model.dtype)
-            chunks = self.assistant.processor.prepare_in_chunks([media], size)
-            made = VisionPrefix.joined([model.encode_images(pixels[None].to(model.device)) for pixels in chunks])
-            self._kept = (media, made)
+            self._kept = (media, self.assistant.encode(media))
         return self._kept[1]
 
     def embed(self, token: int) -> Tensor:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError, InputError, MediaError
-from llava_mini.evaluation.asking import answer, blank, encode, film_length
+from llava_mini.evaluation.asking import answer, blank, film_length
 from llava_mini.evaluation.lines import mend, read_whole_lines
 from llava_mini.evaluation.samples import Answered, Sample, in_units
 from llava_mini.inputs.files import shown_name
@@ -277,7 +277,7 @@ class _Shelf:
         """Encode what was opened, once while it is near."""
         key = id(item)  # the item is kept beside what it became, so its place in memory is its own
         if key not in self._encoded:
-            self._encoded[key] = (item, encode(self._assistant, item))
+            self._encoded[key] = (item, self._assistant.encode(item))
             while len(self._encoded) > 1 and sum(one.nbytes for _, one in self._encoded.values()) > _KEPT_BYTES:
                 self._encoded.popitem(last=False)
         self._encoded.move_to_end(key)

@@ -9,7 +9,6 @@ from PIL import Image
 from llava_mini.assistant import Assistant
 from llava_mini.inputs.media import Picture, Video
 from llava_mini.inputs.processor import Media
-from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.vision_prefix import VisionPrefix
 
 _GREY = (128, 128, 128)
@@ -24,15 +23,6 @@ def blank(frames: int) -> Media:
     """Return a grey video of so many frames, or a grey picture for 0."""
     grey = Image.new("RGB", (256, 256), _GREY)
     return Video.of([grey] * frames) if frames else Picture(grey, "blank")
-
-
-@torch.no_grad()
-def encode(assistant: Assistant, item: Media) -> VisionPrefix:
-    """Encode one picture or video as a row, a few frames at a time."""
-    model = assistant.model
-    size = frames_per_chunk(model.config, model.dtype)
-    chunks = assistant.processor.prepare_in_chunks([item], size)
-    return VisionPrefix.joined([model.encode_images(pixels[None].to(model.device)) for pixels in chunks])
 
 
 @torch.no_grad()

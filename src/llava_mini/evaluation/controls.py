@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
-from llava_mini.evaluation.asking import answer, blank, encode, film_length
+from llava_mini.evaluation.asking import answer, blank, film_length
 from llava_mini.inputs.processor import Media
 from llava_mini.intervals import wilson
 from llava_mini.model.vision_prefix import VisionPrefix
@@ -84,7 +84,7 @@ def ask_with_controls(
     grey = {frames: blank(frames) for frames in {film_length(item) for item in media}}
     shelf = [*media, *grey.values()]
     greys = {frames: len(media) + place for place, frames in enumerate(grey)}
-    prefix = VisionPrefix.concatenate([encode(assistant, item) for item in shelf])
+    prefix = VisionPrefix.concatenate([assistant.encode(item) for item in shelf])
     by_length = sorted(range(len(items)), key=lambda i: len(items[i].question))
     asked: dict[int, Asked] = {}
     alone: dict[str, str] = {}

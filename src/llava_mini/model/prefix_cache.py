@@ -1,0 +1,74 @@
+"""Encoded pictures, kept for whoever asks about the same one again: bounded in bytes, found by content.
+
+Source: the causal order of pre-fusion (LLaVA-Mini, section 4.2): what is kept of a picture hangs on no word.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from PIL import Image
+
+from llava_mini.errors import ConfigError
+from llava_mini.model.vision_prefix import VisionPrefix
+
+
+class PrefixCache:
+    """The prefixes that were used last, within `max_bytes`; threads may share one.
+
+    A prefix larger than the whole is made and not kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        if max_bytes < 0:
+            raise ConfigError(f"max_bytes is {max_bytes}; it must be 0 or more")
+        self.max_bytes = max_bytes
+        self.hits = self.misses = 0
+        self._kept: OrderedDict[str, VisionPrefix] = OrderedDict()
+        self._nbytes = 0
+        self._busy = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self._nbytes
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, key: str, make: Callable[[], VisionPrefix]) -> VisionPrefix:
+        """Return what is kept under a key, or make and keep it; two threads at once may both make it."""
+        with self._busy:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                self.hits += 1
+                return found
+            self.misses += 1
+        made = make()
+        with self._busy:
+            self._drop(key)
+            if made.nbytes <= self.max_bytes:
+                self._kept[key] = made
+                self._nbytes += made.nbytes
+            while self._nbytes > self.max_bytes:
+                self._drop(next(iter(self._kept)))
+        return made
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._busy:
+            self._kept.clear()
+            self._nbytes = 0
+
+    def _drop(self, key: str) -> None:
+        gone = self._kept.pop(key, None)
+        self._nbytes -= 0 if gone is None else gone.nbytes
+
+
+def content_key(picture: Image.Image) -> str:
+    """Name a picture by its size, mode and pixels."""
+    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()

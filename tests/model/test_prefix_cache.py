@@ -1,0 +1,71 @@
+"""What is kept is what was made, the last used first, and never more than was allowed."""
+
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+from llava_mini.errors import ConfigError
+from llava_mini.model.prefix_cache import PrefixCache, content_key
+from llava_mini.model.vision_prefix import VisionPrefix
+
+
+def prefix(value: float, floats: int = 25) -> VisionPrefix:
+    """A prefix of 4 × `floats` bytes."""
+    return VisionPrefix(torch.full((1, 1, floats), float(value)), [], torch.zeros(1, 1, 0), torch.ones(1, dtype=torch.long))
+
+
+def test_a_picture_is_made_once_and_found_again() -> None:
+    cache, made = PrefixCache(1000), []
+    for _ in range(3):
+        found = cache.find("a", lambda: (made.append(1), prefix(1))[1])
+    assert made == [1]
+    assert (cache.hits, cache.misses, len(cache), cache.nbytes) == (2, 1, 1, 100)
+    assert float(found.tokens[0, 0, 0]) == 1
+
+
+def test_the_last_used_stay_and_the_bytes_are_bounded() -> None:
+    cache = PrefixCache(300)
+    for name in "abc":
+        cache.find(name, lambda: prefix(0))
+    cache.find("a", lambda: prefix(1))
+    cache.find("d", lambda: prefix(0))
+    assert cache.nbytes == 300
+    misses = cache.misses
+    for name in "acd":
+        cache.find(name, lambda: prefix(0))
+    assert cache.misses == misses  # b was used longest ago
+    cache.find("b", lambda: prefix(0))
+    assert cache.misses == misses + 1
+
+
+def test_what_is_larger_than_all_is_made_and_not_kept() -> None:
+    cache = PrefixCache(99)
+    assert cache.find("a", lambda: prefix(1)).nbytes == 100
+    assert (len(cache), cache.nbytes) == (0, 0)
+    with pytest.raises(ConfigError, match="max_bytes is -1"):
+        PrefixCache(-1)
+
+
+def test_threads_share_it_and_the_count_stays_right() -> None:
+    cache = PrefixCache(1000)
+    threads = [
+        threading.Thread(target=lambda: [cache.find(str(n % 15), lambda: prefix(0)) for n in range(200)])
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.nbytes == 100 * len(cache) == 1000
+    assert cache.hits + cache.misses == 1600
+    cache.clear()
+    assert (cache.nbytes, len(cache)) == (0, 0)
+
+
+def test_a_picture_is_named_by_what_it_shows() -> None:
+    red = Image.new("RGB", (4, 2), "red")
+    assert content_key(red) == content_key(red.copy())
+    others = [Image.new("RGB", (2, 4), "red"), Image.new("RGB", (4, 2), "blue"), red.convert("RGBA")]
+    assert len({content_key(red), *map(content_key, others)}) == 4
