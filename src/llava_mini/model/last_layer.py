@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,6 +40,9 @@ def without_queries(layer: nn.Module) -> Iterator[None]:
 @contextmanager
 def _cut(module: nn.Module, stretched: bool) -> Iterator[None]:
     """Give a module the last of its `(B, L, d)` rows; its answer stands for all L of them where `stretched`."""
+    if torch.compiler.is_compiling():  # a hook for one thread cannot be traced: the layer runs in full
+        yield
+        return
     thread = threading.get_ident()
     rows = 0
 

@@ -142,7 +142,7 @@ def embedded() -> Recipe:
                 "answers",
                 {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 5e-5},
                 Scenes(2, pairs=2, videos=2, imagined=0.3, turns=2, texts=1),
-                steps=250,
+                steps=60,
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
