@@ -64,8 +64,8 @@ class Assistant:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.
             InputError: for an unknown device or dtype.
         """
-        where = _device(device)
-        precision = _dtype(dtype, where)
+        where = find_device(device)
+        precision = find_dtype(dtype, where)
         if model is None:
             from llava_mini.checkpoints.embedded import embedded_folder
 
@@ -303,7 +303,12 @@ def _may_be_hub_name(name: str) -> bool:
     return bool(rest) and not name.startswith((".", "~")) and "/" not in owner and not (owner and Path(owner).is_dir())
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return a device by name; "auto" is the best there is.
+
+    Raises:
+        InputError: when it cannot be used here.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -316,7 +321,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return a precision by name; "auto" is float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        InputError: when it has no such name.
+    """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

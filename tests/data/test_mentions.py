@@ -81,6 +81,13 @@ def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
     assert not any(mention.side for mention in mention_things(copies, random.Random(0), NAMES, 14, pairs=2))
 
 
+def test_a_thing_clearly_at_a_side_has_a_place() -> None:
+    left = SceneObject("cat", "cutout", None, (0, 90, 80, 170), 5000)
+    assert read(Scene((left,), None, CELLS, "single"))["cat"].place == "left"
+    assert read(Scene((CAT, STAR), None, CELLS, "mixed"))["cat"].place is None  # it is in a corner
+    assert read(Scene((left, left), None, CELLS, "count"))["cats"].place is None
+
+
 def test_a_picture_of_which_one_thing_is_known_is_asked_for_no_more() -> None:
     mentions = mention_one("dog", random.Random(0), NAMES, 14)
     assert Counter(mention.present for mention in mentions)[True] == 1

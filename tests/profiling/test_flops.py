@@ -102,7 +102,7 @@ def test_questions_that_make_no_sense_are_refused() -> None:
             Question(**wrong)
     with pytest.raises(ConfigError, match="no pre-fusion"):
         count_flops(tiny_config(fusion_layers=0), Question())
-    with pytest.raises(ConfigError, match="no preset is called 'gpt'; there are vicuna-7b, llama-3.1-8b, embedded"):
+    with pytest.raises(ConfigError, match="no preset is called 'gpt'; there are vicuna-7b, .*, embedded"):
         known_config("gpt", None)
     with pytest.raises(ConfigError, match="nowhere is no folder of a llava_mini model"):
         known_config("", "nowhere")

@@ -64,7 +64,7 @@ def test_words_that_name_nothing_are_asked_to_be_alike() -> None:
     for row, place in silent:
         added[row, place] = reader.silence.detach() * (1 + row)  # the size is free, the direction is not
     quiet = reader(added, **{k: v for k, v in made.items() if k not in ("input_ids", "attention_mask")})
-    apart = float(loud - quiet)
+    apart = float((loud - quiet).detach())
     assert 0.5 < apart < 1.5  # random directions have a cosine near 0, the same ones of 1
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny import EMBEDDED, tiny_model, tiny_processor
 
 from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.prepared import PreparedScenes
+from llava_mini.data.scenes import Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training import run
@@ -22,6 +24,7 @@ from llava_mini.training.alignment import WordTable
 from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding
 from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
+from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
 
@@ -141,6 +144,25 @@ def test_the_questions_of_a_scene_are_drawn_anew_each_time_that_it_comes(tmp_pat
     drawn = [collator.join([scene], number)["input_ids"].tolist() for number in (0, 1, 2, 0)]  # type: ignore[list-item]
     assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
     assert drawn[0] == drawn[3]
+
+
+def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    left = SceneObject("cat", "cutout", "black", (0, 90, 90, 170), 4000)
+    right = SceneObject("bus", "cutout", "red", (150, 60, 250, 200), 9000)
+    two = Scene((left, right), None, np.full((9, 9), -1, dtype=np.int8), "mixed")
+    scene = replace(shop.drawn.scenes[0], scene=two)
+    relations = {"left_right", "above_below", "bigger", "where"}
+    collator = run._collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, relations=3)), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    for seed in range(8):
+        asked = collator._questions(scene, None, random.Random(seed))
+        assert len(asked) == 4
+        assert {question.kind for question in asked[1:]} <= relations
+        assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
+    alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
+    assert len(collator._questions(alone, None, random.Random(0))) == 1
 
 
 def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:

@@ -1,8 +1,8 @@
-"""`llava-mini profile`: how fast videos go through, and in how much memory."""
+"""`llava-mini profile`: operations, time and memory of questions and videos."""
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,12 +10,18 @@ from llava_mini.cli import options
 
 app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Preset = Annotated[str, typer.Option(help="vicuna-7b, llama-3.1-8b, tinyllama-1.1b, smollm2-135m or embedded.")]
+Folder = Annotated[str | None, typer.Option(help="Folder of a model, in place of a preset; its sizes alone are read.")]
+TextTokens = Annotated[int, typer.Option(help="Words of the prompt, in tokens.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Beside ours, LLaVA-v1.5 and transformers' own LLaVA.")]
+Frames = Annotated[int, typer.Option(help="Frames of the video.")]
+Asked = Annotated[list[str] | None, typer.Option("--asked", help="first, second, video; repeat it. Default: all.")]
 
 
 @app.command("flops")
 def flops(
-    preset: Annotated[str, typer.Option(help="vicuna-7b, llama-3.1-8b or embedded.")] = "vicuna-7b",
-    model: Annotated[str | None, typer.Option(help="Folder of a model, in place of a preset.")] = None,
+    preset: Preset = "vicuna-7b",
+    model: Folder = None,
     text_tokens: Annotated[int, typer.Option(help="Words of the prompt, in tokens.")] = 60,
     prefix_tokens: Annotated[int, typer.Option(help="Of them, those that every conversation begins with.")] = 36,
     frames: Annotated[int, typer.Option(help="Pictures, or frames of a video.")] = 1,
@@ -40,6 +46,122 @@ def flops(
     print(compare_flops(config, question))
     prefix = min(prefix_tokens, PAPER_TEXT_TOKENS - 1)
     print(compare_flops(config, Question(PAPER_TEXT_TOKENS, frames, prefix), "paper"))
+
+
+@app.command("latency")
+def latency(
+    preset: Preset = "smollm2-135m",
+    model: Folder = None,
+    text_tokens: TextTokens = 60,
+    frames: Frames = 16,
+    new_tokens: Annotated[int, typer.Option(help="Tokens after the first.")] = 16,
+    repeats: Annotated[int, typer.Option(help="How often each variant is timed.")] = 5,
+    asked: Asked = None,
+    compare: Compare = False,
+    as_json: Json = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "bfloat16",
+) -> None:
+    """Time the first token and those after it, on random weights.
+
+    Examples:
+
+      llava-mini profile latency --compare
+
+      llava-mini profile latency --preset vicuna-7b --asked first --asked second --repeats 3 --compare --json
+    """
+    from tqdm import tqdm
+
+    from llava_mini.profiling.latency import Work, time_variants
+
+    built, forms = _random(preset, model, device, dtype, compare)
+    chosen = _asked(asked)
+    work = Work(text_tokens, min(36, text_tokens - 1), frames, new_tokens)
+    with tqdm(unit="run") as bar:
+
+        def tell(what: str) -> None:
+            bar.set_description(what)
+            bar.update()
+
+        machine, made = time_variants(built, work, forms=forms, asked=chosen, repeats=repeats, on_done=tell)
+    if as_json:
+        method = {"geometry": model or preset, "repeats": repeats, **dataclasses.asdict(work)}
+        rows = [dataclasses.asdict(row) for row in made]
+        print(json.dumps({"machine": dataclasses.asdict(machine), "method": method, "timings": rows}))
+        return
+    print(
+        f"{machine.processor}, {machine.threads} threads, {machine.dtype}, torch {machine.torch}: "
+        f"{machine.matmul_gflops:.0f} GFLOP/s in matrix products, {machine.read_gb_s:.1f} GB/s read"
+    )
+    print(
+        f"{'':<16}{'asked':<8}{'first token, s':>15}{'spread':>9}{'TFLOP':>9}{'of matmul':>11}{'tokens/s':>10}"
+        f"{'spread':>8}{'of memory':>11}"
+    )
+    for row in made:
+        print(
+            f"{row.form:<16}{row.asked:<8}{row.ttft_s:>15.3f}{row.ttft_spread_s:>9.3f}{row.tflops:>9.3f}"
+            f"{100 * row.matmul_share:>10.0f}%"
+            + ("" if row.tokens_per_s is None else f"{row.tokens_per_s:>10.1f}{row.tokens_spread:>8.1f}")
+            + ("" if row.read_share is None else f"{100 * row.read_share:>10.0f}%")
+        )
+
+
+@app.command("memory")
+def memory(
+    preset: Preset = "smollm2-135m",
+    model: Folder = None,
+    text_tokens: TextTokens = 60,
+    frames: Frames = 16,
+    asked: Asked = None,
+    compare: Compare = False,
+    as_json: Json = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "bfloat16",
+) -> None:
+    """Measure what a question holds up to its first token, and what is kept of a picture; on random weights.
+
+    Example: llava-mini profile memory --compare
+    """
+    from llava_mini.profiling.latency import Work, measure_memory
+
+    built, forms = _random(preset, model, device, dtype, compare)
+    made = measure_memory(built, Work(text_tokens, min(36, text_tokens - 1), frames), forms=forms, asked=_asked(asked))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in made]))
+        return
+    print(f"{'MB':<16}{'asked':<8}{'weights':>10}{'peak beside':>13}{'kept of picture':>17}{'cache':>9}")
+    for row in made:
+        print(
+            f"{row.form:<16}{row.asked:<8}{row.weights_mb:>10.0f}{row.peak_mb:>13.1f}{row.kept_mb:>17.2f}"
+            f"{row.cache_mb:>9.2f}"
+        )
+
+
+def _random(preset: str, model: str | None, device: str, dtype: str, compare: bool) -> tuple[Any, tuple[Any, ...]]:
+    """Build a model of random weights; return it and the forms that are measured."""
+    from llava_mini.assistant import find_device, find_dtype
+    from llava_mini.profiling.flops import known_config
+    from llava_mini.profiling.forms import is_transformers_llava, random_model
+    from llava_mini.profiling.latency import FORMS
+
+    where = find_device(device)
+    built = random_model(known_config(preset, model), find_dtype(dtype, where)).to(where)
+    theirs = is_transformers_llava(built.config)
+    return built, tuple(form for form in FORMS if theirs or form != "transformers") if compare else FORMS[:1]
+
+
+def _asked(asked: list[str] | None) -> Any:
+    """Check which questions are asked."""
+    from typing import get_args
+
+    from llava_mini.errors import ConfigError
+    from llava_mini.profiling.latency import Asked
+
+    known = get_args(Asked)
+    for one in asked or ():
+        if one not in known:
+            raise ConfigError(f"--asked is {one!r}; it must be one of {', '.join(known)}")
+    return tuple(asked or known)
 
 
 @app.command("video")

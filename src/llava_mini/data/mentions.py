@@ -9,6 +9,7 @@ from itertools import permutations
 from llava_mini.data.answers import gives_away
 from llava_mini.data.colours import COLOURS
 from llava_mini.data.names import are_kin, category_of, is_countable, plural
+from llava_mini.data.relations import place_of
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 
 _THIS = ("picture", "image", "this", "thing", "object")
@@ -38,6 +39,8 @@ class Mention:
     """"above" or "below" the one named before it."""
     size: str | None = None
     """"smaller" or "bigger" than the one named before it."""
+    place: str | None = None
+    """Where in the picture the only one is, if it is clearly at a side or in the middle."""
 
 
 def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int, pairs: int = 0) -> list[Mention]:
@@ -82,7 +85,7 @@ def _names(scene: Scene, rng: random.Random) -> list[Mention]:
         text = plural(name) if len(these) > 1 or (is_countable(name) and rng.random() < 0.3) else name
         # Most things are alone; asked of all, the number would be learned as "one".
         number = len(these) if len(these) > 1 or rng.random() < 0.2 else None
-        mentions.append(Mention(text, True, number, colour=colour, box=_only(these)))
+        mentions.append(Mention(text, True, number, colour=colour, box=_only(these), place=_place(these)))
     return mentions
 
 
@@ -97,10 +100,11 @@ def _pairs(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
 def _compared(one: SceneObject, other: SceneObject) -> list[Mention]:
     across, down = (there - here for here, there in zip(one.centre, other.centre, strict=True))
     return [
-        Mention(one.name, box=_only([one])),
+        Mention(one.name, box=_only([one]), place=_place([one])),
         Mention(
             other.name,
             box=_only([other]),
+            place=_place([other]),
             side=None if abs(across) < _APART else "east" if across > 0 else "west",
             height=None if abs(down) < _APART else "below" if down > 0 else "above",
             size=_size(other.area / max(1, one.area)),
@@ -163,3 +167,8 @@ def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) 
 def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:
     """Return centre and size of the only one."""
     return (*things[0].centre, *things[0].size) if len(things) == 1 else None
+
+
+def _place(things: Sequence[SceneObject]) -> str | None:
+    """Return where the only one is."""
+    return place_of(things[0]) if len(things) == 1 else None

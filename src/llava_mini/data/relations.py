@@ -26,6 +26,12 @@ _LARGEST_PLACED = 0.54
 """A thing longer than this share of the side fills the picture and has no place in it."""
 
 
+def ask_relations(scene: Scene, rng: random.Random) -> list[Question]:
+    """Ask how things stand to each other and in the picture, at most one question of a kind, in random order."""
+    asked = (*ask_left_right(scene, rng), *ask_above_below(scene, rng), *ask_bigger(scene, rng), *ask_where(scene, rng))
+    return rng.sample(asked, len(asked))
+
+
 def ask_left_right(scene: Scene, rng: random.Random) -> Iterator[Question]:
     """Ask about two things side by side."""
     yield from _ask_side(scene, rng, "left_right")
@@ -122,7 +128,7 @@ def ask_bigger(scene: Scene, rng: random.Random) -> Iterator[Question]:
 
 def ask_where(scene: Scene, rng: random.Random) -> Iterator[Question]:
     """Ask in which part of the picture a thing stands; most pairs are left out: they have no middle."""
-    placed = [(thing, place) for thing in only_ones(scene) if (place := _place(thing)) is not None]
+    placed = [(thing, place) for thing in only_ones(scene) if (place := place_of(thing)) is not None]
     if not placed or (scene.kind == "pair" and rng.random() < 0.75):
         return
     thing, place = rng.choice(placed)
@@ -147,7 +153,7 @@ def _span(thing: SceneObject) -> int:
     return (right - left) * (bottom - top)
 
 
-def _place(thing: SceneObject) -> str | None:
+def place_of(thing: SceneObject) -> str | None:
     """Name the part of the picture an object is in; None for large ones and for corners."""
     left, top, right, bottom = thing.box
     across, down = (value - 0.5 for value in thing.centre)

@@ -5,15 +5,13 @@ model could not hold as many vision tokens, it is not asked: what is measured en
 """
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -23,9 +21,9 @@ from llava_mini.inputs.media import FrameSampling, open_video
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.profiling.film import make_film
+from llava_mini.profiling.machine import peak_resident
 
 QUESTION = "What happens in this video, and what appears in it first?"
-_EVERY_S = 0.05
 T = TypeVar("T")
 
 
@@ -58,7 +56,7 @@ def profile_video(assistant: Assistant, frames: int, on_frames: Callable[[int], 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.mp4"
         make_film(path, frames)
-        with _peak() as peak:
+        with peak_resident() as peak:
             began_s = time.perf_counter()
             video = open_video(path, FrameSampling(1.0, max_frames=frames))
             content = [{"type": "video", "video": video}, {"type": "text", "text": QUESTION}]
@@ -110,22 +108,3 @@ class _Clock:
             yield item
             self.begin()
         self.end()
-
-
-@contextmanager
-def _peak() -> Iterator[list[float]]:
-    """Watch the process's resident memory; its peak in bytes is the list's only item."""
-    process, done = psutil.Process(), threading.Event()
-    peak = [float(process.memory_info().rss)]
-
-    def watch() -> None:
-        while not done.wait(_EVERY_S):
-            peak[0] = max(peak[0], process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()

@@ -19,8 +19,7 @@ from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.splice import join_tiles
-
-_SIDE = 1024
+from llava_mini.profiling.machine import matmul_rate
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def divide(assistant: Assistant, frames: int = 64, words: int = 60, repeats: int
             run()
         seconds, speed = [], []
         for _ in range(repeats):
-            speed.append(_matmul_rate(core))
+            speed.append(matmul_rate(core.device, core.dtype))
             began_s = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - began_s)
@@ -109,7 +108,7 @@ def compare_ways(assistant: Assistant, frames: int = 64, words: int = 60, repeat
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     speed = []
     for _ in range(repeats):
-        speed.append(_matmul_rate(core))
+        speed.append(matmul_rate(core.device, core.dtype))
         for name, run in ways.items():
             began_s = time.perf_counter()
             run()
@@ -165,13 +164,3 @@ def _released(core: Any, pixels: Tensor, text: Tensor) -> Tensor:
         out = out[:, -text.shape[1] :]
         total += (out if core.pre_fusion.norm is None else text + core.pre_fusion.norm(out)).float()
     return (total / pixels.shape[1]).to(text.dtype)
-
-
-def _matmul_rate(core: Any, times: int = 10) -> float:
-    """Return floating-point operations a second of plain matrix multiplication, in the model's precision."""
-    a = torch.randn(_SIDE, _SIDE, device=core.device, dtype=core.dtype)
-    a @ a
-    began_s = time.perf_counter()
-    for _ in range(times):
-        a @ a
-    return times * 2 * _SIDE**3 / (time.perf_counter() - began_s)

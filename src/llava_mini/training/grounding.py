@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llava_mini.data.answers import NUMBERS
+from llava_mini.data.answers import NUMBERS, PLACES
 from llava_mini.data.colours import COLOURS
 from llava_mini.data.mentions import Mention
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
@@ -22,7 +22,7 @@ from llava_mini.model.projector import RMSNorm
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.training.alignment import ACROSS, DOWN, WordTable, third_of
 
-Fact = Literal["present", "number", "colour", "across", "down", "side", "height", "size", "name"]
+Fact = Literal["present", "number", "colour", "across", "down", "side", "height", "size", "place", "name"]
 FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "present": ("no", "yes"),
     "number": NUMBERS[1:5],
@@ -32,6 +32,7 @@ FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "side": ("west", "east"),
     "height": ("above", "below"),
     "size": ("smaller", "bigger"),
+    "place": tuple(PLACES),
 }
 """The words of each fact; a name may be any word of the table."""
 _BETWEEN = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
@@ -208,6 +209,7 @@ def _targets(mention: Mention, table: WordTable) -> dict[Fact, int]:
         "side": mention.side,
         "height": mention.height,
         "size": mention.size,
+        "place": mention.place,
     }
     found: dict[Fact, int] = {
         fact: FACT_WORDS[fact].index(word) if word in FACT_WORDS[fact] else -100 for fact, word in said.items()

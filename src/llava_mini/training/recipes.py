@@ -7,15 +7,15 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
-from llava_mini.checkpoints.geometry import Geometry
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage, Template
 
 _CAPTIONS = ("caption", "name")
 _ALL_PARTS = {"language_model": 1e-4, "head": 1e-4, "compression": 1e-4, "pre_fusion": 1e-4, "projector": 1e-5}
-_LANGUAGE_MODELS: dict[Geometry, str] = {
+_LANGUAGE_MODELS = {
     "vicuna-7b": "lmsys/vicuna-7b-v1.5",
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
 }
@@ -93,7 +93,7 @@ def qlora() -> Recipe:
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: two warm-ups around the paper's two stages."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in two parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -138,11 +138,11 @@ def embedded() -> Recipe:
                 grounding_weight=0.3,
             ),
             Stage(
-                "videos",
                 "answers",
-                {"pre_fusion": 5e-5, "compression": 5e-5, "projector": 5e-6, "lora": 4e-4, "helper": 5e-5},
-                Scenes(2, pairs=2, videos=2, imagined=0.3, turns=2, texts=1),
-                steps=60,
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
+                Scenes(4, 2, questions_per_picture=4, relations=4, turns=3, texts=1, pairs=3, imagined=0.25),
+                steps=1150,
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
@@ -214,7 +214,7 @@ def smoke() -> Recipe:
     )
 
 
-def _paper(language_model: Geometry, template: Template, summary: str) -> Recipe:
+def _paper(language_model: Literal["vicuna-7b", "llama-3.1-8b"], template: Template, summary: str) -> Recipe:
     """Return the two stages of section 4.3 with the numbers of Table 9."""
     return Recipe(
         name=language_model,

@@ -16,6 +16,7 @@ from llava_mini.data.mentions import mention_one, mention_things
 from llava_mini.data.names import are_kin
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
 from llava_mini.data.questions import Question, ask_about, ask_name, ask_presence
+from llava_mini.data.relations import ask_relations
 from llava_mini.inputs.chat import ChatTokens, tokenize_chat
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes
@@ -155,7 +156,11 @@ class SceneCollator:
         asked = scene.questions if scene.scene is None else ask_about(scene.scene, rng, self.names)
         fitting = [question for question in asked if question.kind in self.data.kinds] or asked
         one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
-        return rng.sample(one_of_each, min(self.data.questions_per_picture, len(one_of_each)))
+        drawn = rng.sample(one_of_each, min(self.data.questions_per_picture, len(one_of_each)))
+        if scene.scene is None or not self.data.relations:
+            return drawn
+        rounds = [ask_relations(scene.scene, rng) for _ in range(self.data.relations)]
+        return [*drawn, *[question for asked in rounds for question in asked][: self.data.relations]]
 
     def _tokenize(
         self, turns: Sequence[tuple[str, str]], medium: Literal["image", "video"] | None, frames: int

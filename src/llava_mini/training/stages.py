@@ -45,6 +45,8 @@ class Scenes:
     """Made videos of a step, beside the pictures; only with the objective "answers"."""
     questions_per_picture: Count = 6
     """Questions asked of one picture or video in a step, at most."""
+    relations: Amount = 0
+    """Further questions of one picture about how its things stand: sides, heights, sizes, places; at most."""
     turns: Count = 1
     """Questions of one conversation, at most; how many is drawn anew each time."""
     texts: Amount = 0
