@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.tensors import tensor_files
+from llava_mini.engines import attach
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.ahead import read_ahead
 from llava_mini.inputs.chat import Messages
@@ -40,8 +41,9 @@ class Assistant:
     'It is a cat.'
     """
 
-    def __init__(self, model: Any, processor: Any, name: str = "model") -> None:
+    def __init__(self, model: Any, processor: Any, name: str = "model", engine: str = "torch") -> None:
         self.model = model
+        self.engine = engine
         self.processor = processor
         self.name = name
         self.kept = PrefixCache(KEPT_PICTURES_MB * 2**20)
@@ -49,7 +51,13 @@ class Assistant:
 
     @classmethod
     def load(
-        cls, model: str | Path | None = None, *, hd: bool = False, device: str = "auto", dtype: str = "auto"
+        cls,
+        model: str | Path | None = None,
+        *,
+        hd: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        engine: str = "torch",
     ) -> "Assistant":
         """Load a model.
 
@@ -59,6 +67,7 @@ class Assistant:
                 that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
+            engine: where the language model runs: "torch", "int8", or a `.gguf` file (`llava_mini.engines`).
 
         Raises:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.
@@ -101,7 +110,9 @@ class Assistant:
                 raise ModelError(f"{field} of the processor and of the model of {name} differ: {values}")
         if hd and loaded.config.tiles == 1:
             loaded.config.tiles = processor.tiles = 2
-        return cls(loaded.to(where).eval(), processor, name)
+        loaded.to(where).eval()
+        attach(loaded, engine)
+        return cls(loaded, processor, name, engine)
 
     @torch.no_grad()
     def encode(self, item: Picture | Video) -> VisionPrefix:
@@ -208,6 +219,8 @@ class Chat:
             InputError: when the question is empty, or the conversation is longer than the model's context.
         """
         sampling = sampling or Sampling()
+        if attention and self._assistant.engine.endswith(".gguf"):
+            raise InputError("llama.cpp does not say where it looked; leave the engine out to see moments")
         if not question.strip():
             raise InputError("the question is empty; type what you want to know")
         started, self._opened = self._opened if not self.messages else time.perf_counter(), time.perf_counter()

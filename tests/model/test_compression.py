@@ -42,16 +42,15 @@ def test_plain_compression_is_the_equation_of_the_paper(size: int) -> None:
         keys = one + sincos_grid(_SIDE, _WIDTH)
         weights = torch.stack([torch.softmax(torch.stack([q @ k for k in keys]), dim=0) for q in queries])
         expected = torch.stack([sum(w * h for w, h in zip(row, one, strict=True)) for row in weights])
-        out = made(one[None])
-        torch.testing.assert_close(out.weights[0], weights, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(out.tokens[0], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made.look(one[None])[0], weights, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(made(one[None])[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_key_norm_scales_normalised_scores_and_gives_a_single_query_no_place() -> None:
     made, x = compressor("key_norm", 1), patches()
     keys = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     scores = (keys + sincos_grid(_SIDE, _WIDTH)) @ made.query[0] / math.sqrt(_WIDTH)
-    torch.testing.assert_close(made(x).weights[:, 0], scores.softmax(dim=-1))
+    torch.testing.assert_close(made.look(x)[:, 0], scores.softmax(dim=-1))
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -71,29 +70,28 @@ def test_multi_head_compression_is_the_released_attention(size: int) -> None:
         weights.append(weight)
         outs.append(weight @ v[:, part])
     expected = torch.cat(outs, dim=1) @ made.attn.out_proj.weight.T + made.attn.out_proj.bias
-    out = made(x)
-    torch.testing.assert_close(out.tokens[0], expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(out.weights[0], torch.stack(weights).mean(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(made(x)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.look(x)[0], torch.stack(weights).mean(dim=0), rtol=1e-4, atol=1e-6)
 
 
 def test_with_one_query_the_keys_of_the_multi_head_form_have_no_places() -> None:
     made, x = compressor("multi_head", 1), patches()
     shuffled = torch.randperm(_SIDE**2, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(made(x[:, shuffled]).tokens, made(x).tokens, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(x[:, shuffled]), made(x), rtol=1e-4, atol=1e-5)
     # The position reaches the query and all keys alike: with the query's part taken off, nothing depends on it.
-    before = made(x).tokens
+    before = made(x)
     with torch.no_grad():
         moved = torch.randn_like(made.pos_embed)
         made.ln_q.bias -= (moved - made.pos_embed)[0]
         made.pos_embed.copy_(moved)
-    torch.testing.assert_close(made(x).tokens, before, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made(x), before, rtol=1e-3, atol=1e-4)
 
 
 def test_with_more_queries_places_matter() -> None:
     x = patches()
     for kind in ("plain", "key_norm", "multi_head"):
         made = compressor(kind, 2)
-        assert not torch.allclose(made(x.flip(1)).tokens, made(x).tokens, atol=1e-3), kind
+        assert not torch.allclose(made(x.flip(1)), made(x), atol=1e-3), kind
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -106,29 +104,30 @@ def test_average_pooling_takes_the_mean_of_each_region(size: int) -> None:
         for r in range(size)
         for c in range(size)
     ]
-    torch.testing.assert_close(AveragePooling(size)(x).tokens, torch.stack(expected, dim=1))
+    torch.testing.assert_close(AveragePooling(size)(x), torch.stack(expected, dim=1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_is_compressed_the_same_alone_and_in_a_batch(kind: str) -> None:
     made, x = compressor(kind, 2), patches(5)
-    together = made(x)
+    together, looked = made(x), made.look(x)
     for index in range(5):
-        alone = made(x[index : index + 1])
-        torch.testing.assert_close(alone.tokens[0], together.tokens[index], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(alone.weights[0], together.weights[index], rtol=1e-4, atol=1e-6)
+        one = x[index : index + 1]
+        torch.testing.assert_close(made(one)[0], together[index], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made.look(one)[0], looked[index], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 2, 5])  # 6 patches do not divide into 5 regions: regions overlap
 def test_weights_are_shares_that_sum_to_one(kind: str, size: int) -> None:
-    out = compressor(kind, size)(patches())
-    assert out.tokens.shape == (2, size**2, _WIDTH)
-    assert out.weights.shape == (2, size**2, _SIDE**2)
-    assert (out.weights >= 0).all()
-    torch.testing.assert_close(out.weights.sum(dim=-1), torch.ones(2, size**2))
+    made = compressor(kind, size)
+    assert made(patches()).shape == (2, size**2, _WIDTH)
+    looked = made.look(patches())
+    assert looked.shape == (2, size**2, _SIDE**2)
+    assert (looked >= 0).all()
+    torch.testing.assert_close(looked.sum(dim=-1), torch.ones(2, size**2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compression_keeps_half_precision(kind: str) -> None:
-    assert compressor(kind, 2).bfloat16()(patches().bfloat16()).tokens.dtype == torch.bfloat16
+    assert compressor(kind, 2).bfloat16()(patches().bfloat16()).dtype == torch.bfloat16

@@ -13,9 +13,7 @@ from llava_mini.model.vision_prefix import VisionPrefix
 
 def prefix(value: float, floats: int = 25) -> VisionPrefix:
     """A prefix of 4 × `floats` bytes."""
-    return VisionPrefix(
-        torch.full((1, 1, floats), float(value)), [], torch.zeros(1, 1, 0), torch.ones(1, dtype=torch.long)
-    )
+    return VisionPrefix(torch.full((1, 1, floats), float(value)), [], torch.ones(1, dtype=torch.long))
 
 
 def test_a_picture_is_made_once_and_found_again() -> None:

@@ -5,6 +5,7 @@ import torch
 from tiny import pixels, row, tiny_model
 
 from llava_mini import VisionPrefix
+from llava_mini.errors import InputError
 
 FORMS = {
     "all_tokens": {"compression": "none", "fusion_layers": 0},
@@ -16,7 +17,6 @@ FORMS = {
 def same(first: VisionPrefix, second: VisionPrefix) -> None:
     """Fail where two prefixes differ."""
     torch.testing.assert_close(first.tokens, second.tokens, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(first.weights, second.weights, rtol=1e-4, atol=1e-5)
     assert len(first.states) == len(second.states)
     for one, other in zip(first.states, second.states, strict=True):
         torch.testing.assert_close(one.keys, other.keys, rtol=1e-4, atol=1e-5)
@@ -72,11 +72,25 @@ def test_what_is_kept_has_the_size_that_it_says() -> None:
     prefix = tiny_model().encode_images(pixels(2))
     positions = 16 + 1  # patches and the compressed token
     states = 2 * 2 * positions * 2 * 8  # layers · keys and values · positions · heads · width
-    assert prefix.nbytes == 4 * 2 * (32 + 16 + states)
+    assert prefix.nbytes == 4 * 2 * (32 + states)
 
 
 @torch.no_grad()
-def test_the_weights_of_a_prefix_are_shares() -> None:
-    for changes in ({}, {"compression": "average", "compression_size": 2}, {"compression": "none"}):
-        weights = tiny_model(**changes).encode_images(pixels(2)).weights
-        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+def test_where_compression_looks_are_shares_of_which_the_token_is_the_sum() -> None:
+    plain = {"compression_first": False, "compression_attention": "plain", "fuse_compressed": False}
+    for changes in (
+        {},
+        plain,
+        {"compression": "average", "compression_size": 2},
+        {"compression_first": False, "tiles": 2},
+    ):
+        model = tiny_model(**changes)
+        shown = pixels(2, model.config.parts_per_frame)
+        looked = model.model.look(shown)
+        assert looked.shape == (2, model.config.tokens_per_frame, 16 * model.config.tiles**2)
+        torch.testing.assert_close(looked.sum(dim=-1), torch.ones(looked.shape[:-1]))
+        if changes is plain:
+            patches = model.model._project(model.model.get_vision_features(shown)[0, :, 0])
+            torch.testing.assert_close(looked @ patches, model.encode_images(shown).tokens, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="keeps all tokens"):
+        tiny_model(compression="none").model.look(pixels())

@@ -133,7 +133,7 @@ def _tensors(
     longest = pixels.shape[1]
     real = (torch.arange(longest) < frames[:, None]).flatten()
     rows = [join_tiles(projected, config.tiles)] + ([projected[:, -1]] if features.shape[1] > 1 else [])
-    vision = torch.cat([*rows, core._project(compressed.tokens)], dim=1)
+    vision = torch.cat([*rows, core._project(compressed)], dim=1)
     words = core.get_input_embeddings()(ids.masked_fill(is_image, 0)).repeat_interleave(longest, dim=0)
     text = fused.repeat_interleave(longest, dim=0)
     keep = torch.cat([torch.ones(vision.shape[:2], dtype=torch.bool), text], dim=1) & real[:, None]
@@ -162,8 +162,8 @@ def _tensors(
     return {
         "clip_features": features[real].flatten(0, 1),
         "compressor_in": raster[real],
-        "compressor_out_preproj": compressed.tokens[real],
-        "compressor_attn_mean_heads": compressed.weights[real],
+        "compressor_out_preproj": compressed[real],
+        "compressor_attn_mean_heads": core.compressor.look(raster)[real],
         "prefusion_in": rows_in[keep],
         "prefusion_position_ids": whole[keep],
         **{f"prefusion_out_layer{index}": out[keep] for index, out in enumerate(outputs)},

@@ -1,7 +1,4 @@
-"""Figures of an analysis, drawn from its numbers as JSON holds them, in colours that the colour-blind tell apart.
-
-Colours: Okabe and Ito, "Color Universal Design" (2008).
-"""
+"""Figures of an analysis, drawn from its numbers as JSON holds them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,23 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-COLOURS = {"instruction": "#0072B2", "vision": "#D55E00", "response": "#009E73"}
-GAPS = {"from": "#D55E00", "up to": "#0072B2", "window": "#009E73"}
+from llava_mini.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, save
+
+COLOURS = {"instruction": BLUE, "vision": ORANGE, "response": GREEN}
+GAPS = {"from": ORANGE, "up to": BLUE, "window": GREEN}
 _HEAT = "magma"
-_STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "svg.hashsalt": "llava-mini",
-}
 
 
 def shares(profile: Mapping[str, Any], path: Path) -> None:
     """Draw the shares of attention by layer, a panel for each target."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _panels(len(profile["targets"]), "layer")
         for panel, (axis, target) in enumerate(zip(axes, profile["targets"], strict=True)):
             axis.set_title(f"attention of {target} tokens", loc="left")
@@ -39,20 +29,20 @@ def shares(profile: Mapping[str, Any], path: Path) -> None:
             axis.set_ylim(0, 100)
         axes[0].set_ylabel("share of attention, %")
         axes[-1].legend(loc="best")
-        _save(figure, path, f"{profile['model']}, {profile['n']} questions, bands: 95 %")
+        save(figure, path, f"{profile['model']}, {profile['n']} questions, bands: 95 %")
 
 
 def entropy(profile: Mapping[str, Any], path: Path, *, tokens: int) -> None:
     """Draw the entropy of attention over vision tokens by layer; dashed: all get alike."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, (axis,) = _panels(1, "layer")
         for column, target in enumerate(profile["targets"]):
             mean, half = (np.array(profile["entropy"][key])[:, column] for key in ("mean", "half"))
             _line(axis, mean, half, COLOURS[target], f"of {target} tokens")
-        axis.axhline(np.log(tokens), color="#888888", linestyle="--", linewidth=1)
+        axis.axhline(np.log(tokens), color=GREY, linestyle="--", linewidth=1)
         axis.set_ylabel("entropy over vision tokens, nats")
         axis.legend(loc="best")
-        _save(
+        save(
             figure, path, f"{profile['model']}, {profile['n']} questions, {tokens} vision tokens, dashed: log {tokens}"
         )
 
@@ -61,7 +51,7 @@ def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> Non
     """Draw accuracy without vision tokens: from a layer on, up to a layer, and in a window that begins there."""
     ends = {row["where"]: row for row in rows if row["where"] in ("none", "all")}
     layers = ends["all"]["end"]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, (axis,) = _panels(1, "layer")
         for where, place in (("from", "first"), ("up to", "end"), ("window", "first")):
             found = [row for row in rows if row["where"] == where]
@@ -84,31 +74,31 @@ def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> Non
                 linewidth=0,
             )
         for name, line in (("none", "-"), ("all", "--")):
-            axis.axhline(100 * ends[name]["accuracy"], color="#555555", linestyle=line, linewidth=1)
+            axis.axhline(100 * ends[name]["accuracy"], color=GREY, linestyle=line, linewidth=1)
             axis.annotate(
                 f"{name} removed", (layers, 100 * ends[name]["accuracy"]), fontsize=8, va="bottom", ha="right"
             )
         axis.set_xlim(0, layers)
         axis.set_ylabel("right answers, %")
         axis.legend(loc="best")
-        _save(figure, path, f"{model}, {ends['all']['n']} questions, bands: 95 %")
+        save(figure, path, f"{model}, {ends['all']['n']} questions, bands: 95 %")
 
 
 def maps(picture: Image.Image, layers: Mapping[int, Any], path: Path, *, title: str) -> None:
     """Draw attention over one picture, a panel a layer."""
-    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         count = len(layers)
         figure = Figure(figsize=(1.7 * min(count, 6), 1.95 * -(-count // 6)), layout="constrained")
         for place, (layer, heat) in enumerate(sorted(layers.items()), 1):
             axis = figure.add_subplot(-(-count // 6), min(count, 6), place)
             _heat(axis, picture, np.array(heat))
             axis.set_title(f"layer {layer}", fontsize=8)
-        _save(figure, path, title)
+        save(figure, path, title)
 
 
 def strip(pictures: Sequence[Image.Image], heats: Sequence[Any], path: Path, *, title: str) -> None:
     """Draw what compression looked at, a panel a picture or frame."""
-    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         count = len(pictures)
         figure = Figure(figsize=(1.9 * min(count, 6), 4.0 * -(-count // 6)), layout="constrained")
         rows = 2 * -(-count // 6)
@@ -122,19 +112,19 @@ def strip(pictures: Sequence[Image.Image], heats: Sequence[Any], path: Path, *, 
                 picture,
                 np.array(heat),
             )
-        _save(figure, path, title)
+        save(figure, path, title)
 
 
 def words(reading: Mapping[str, Any], path: Path, *, title: str) -> None:
     """Draw how far pre-fusion moved each word of a question."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(3.5, 0.45 * len(reading["words"])), 2.4), layout="constrained")
         axis = figure.add_subplot()
         places = range(len(reading["words"]))
-        axis.bar(places, reading["change"], color="#0072B2")
+        axis.bar(places, reading["change"], color=BLUE)
         axis.set_xticks(list(places), reading["words"], rotation=45, ha="right", parse_math=False)
         axis.set_ylabel("change, in lengths\nof the embedding")
-        _save(figure, path, title)
+        save(figure, path, title)
 
 
 def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
@@ -158,11 +148,3 @@ def _heat(axis: Axes, picture: Image.Image, heat: Any) -> None:
     axis.imshow(picture.convert("L"), cmap="gray", alpha=0.55, extent=(0, width, height, 0))
     axis.imshow(heat, cmap=_HEAT, alpha=0.6, extent=(0, width, height, 0), interpolation="nearest", vmin=0)
     axis.set_axis_off()
-
-
-def _save(figure: Figure, path: Path, title: str) -> None:
-    """Write PNG and SVG."""
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

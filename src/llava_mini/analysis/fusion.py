@@ -59,7 +59,7 @@ def read(subject: MiniSubject, question: str, media: Media) -> Reading:
     inputs: Any = processor.tokenize_conversations([[{"role": "user", "content": content}]], add_generation_prompt=True)
     ids = inputs["input_ids"].to(model.device)
     fused = model.model.fused_words(ids, inputs["instruction_mask"].to(model.device))[0]
-    prefix = subject.encode(media)
+    prefix, looked = subject.encode(media), subject.look(media)
     before = model.get_input_embeddings()(ids[:, fused])
     side = config.patches_per_side
     found: dict[int, Tensor] = {}
@@ -77,7 +77,7 @@ def read(subject: MiniSubject, question: str, media: Media) -> Reading:
     attention = torch.stack([found[layer] for layer in sorted(found)]).unflatten(-1, (side, side))
     return Reading(
         texts[asked],
-        prefix.weights.float().mean(dim=1).reshape(-1, side, side).cpu(),
+        looked.float().mean(dim=1).reshape(-1, side, side).cpu(),
         attention[:, asked].cpu(),
         ((after - first).norm(dim=-1) / first.norm(dim=-1))[asked].cpu(),
         torch.nn.functional.cosine_similarity(after, first, dim=-1)[asked].cpu(),

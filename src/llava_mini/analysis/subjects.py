@@ -16,6 +16,7 @@ from llava_mini.assistant import Assistant
 from llava_mini.errors import ModelError
 from llava_mini.inputs.media import Picture
 from llava_mini.inputs.processor import Media
+from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.vision_prefix import VisionPrefix
 
 INSTRUCTION, VISION, RESPONSE = range(3)
@@ -94,6 +95,12 @@ class MiniSubject:
         if self._kept is None or self._kept[0] is not media:
             self._kept = (media, self.assistant.encode(media))
         return self._kept[1]
+
+    def look(self, media: Media) -> Tensor:
+        """Return where compression looks in each frame: `(F, C², patches)`."""
+        model, processor = self.assistant.model, self.assistant.processor
+        chunks = processor.prepare_in_chunks([media], frames_per_chunk(model.config, model.dtype))
+        return torch.cat([model.model.look(pixels[None].to(model.device)) for pixels in chunks])
 
     def embed(self, token: int) -> Tensor:
         """Return the `(1, 1, d)` embedding of a token of an answer, which is never fused."""

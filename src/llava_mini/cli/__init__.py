@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llava_mini.cli import analyze, ask, chat, convert, data, demo, evaluate, merge, profile, train
+from llava_mini.cli import analyze, ask, chat, convert, data, demo, evaluate, export, merge, profile, train
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)
+app.command("export")(export.export)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)

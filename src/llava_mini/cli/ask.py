@@ -34,6 +34,7 @@ def ask(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    engine: options.Engine = "torch",
 ) -> None:
     """Ask a question about pictures (JPEG, PNG, WEBP, GIF, BMP) or videos (mp4, mov, webm, mkv, avi), or about nothing.
 
@@ -51,9 +52,11 @@ def ask(
     if explain is not None and len(files) != 1:
         raise InputError(f"--explain takes one picture or video, {len(files)} were given")
     frames = options.frame_sampling(fps, max_frames, start, end)
-    assistant = options.load_assistant(model, device, dtype, hd=hd)
+    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
     with options.open_chat(assistant, files, frames) as chat:
-        reply = chat.stream(question, sampling=sampling, attention=as_json or moments > 0)
+        reply = chat.stream(
+            question, sampling=sampling, attention=moments > 0 or (as_json and not engine.endswith(".gguf"))
+        )
         for piece in reply:
             if not as_json:
                 print(piece, end="", flush=True)

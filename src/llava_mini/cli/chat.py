@@ -22,6 +22,7 @@ def chat(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    engine: options.Engine = "torch",
 ) -> None:
     """Talk about pictures or videos: a question a line, an empty line or Ctrl-D ends.
 
@@ -36,7 +37,7 @@ def chat(
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files or [])
     frames = options.frame_sampling(fps, max_frames, start, end)
-    assistant = options.load_assistant(model, device, dtype, hd=hd)
+    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
     with options.open_chat(assistant, files or [], frames) as conversation:
         while question := _next_question():
             reply = conversation.stream(question, sampling=sampling)

@@ -62,6 +62,7 @@ def evaluate(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    engine: options.Engine = "torch",
 ) -> None:
     """Measure a model; a benchmark that was stopped goes on where it was.
 
@@ -91,7 +92,7 @@ def evaluate(
     if made and len(made) < len(asked):
         raise ConfigError(f"{made[0]} is a made suite; measure it and benchmarks one after the other")
     if made:
-        _made_suites(made, sources, model, limit, as_json, answers, device, dtype)
+        _made_suites(made, sources, model, limit, as_json, answers, device, dtype, engine)
         return
     from llava_mini.evaluation.answering import Asking, draw
     from llava_mini.evaluation.measure import measure, processes
@@ -112,7 +113,7 @@ def evaluate(
             print(note, file=sys.stderr)
     if state.num_processes > 1 and device == "auto":
         device = str(state.device)  # each process its own
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(model, device, dtype, engine=engine)
     frames = assistant.processor.sampling
     if max_frames is not None:
         frames = replace(frames, max_frames=max_frames)
@@ -227,6 +228,7 @@ def _made_suites(
     answers: Path | None,
     device: str,
     dtype: str,
+    engine: str,
 ) -> None:
     """Ask held-out pictures, each question with the right, another and a blank picture, and with none."""
     from dataclasses import asdict, replace
@@ -238,7 +240,7 @@ def _made_suites(
     wanted = [(name, limit, "") for name in suites if name not in ("moments", "embedded")]
     wanted += BENCHMARK if "embedded" in suites else ()
     made = [(name, before, find_suite(name)(sources, most)) for name, most, before in wanted]
-    assistant = options.load_assistant(model, device, dtype)
+    assistant = options.load_assistant(model, device, dtype, engine=engine)
     results: dict[str, Any] = {}
     if "embedded" in suites:
         results["benchmark"] = {"version": BENCHMARK_VERSION, "model": assistant.name}

@@ -50,6 +50,9 @@ MaxFrames = Annotated[
 Start = Annotated[str | None, typer.Option(metavar="TIME", help="Where to begin: 90, 1:30 or 0:01:30.")]
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Where to end, written likewise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+Engine = Annotated[
+    str, typer.Option(help="Where the language model runs: torch, int8, or a .gguf file of 'llava-mini export'.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 
 
@@ -88,7 +91,9 @@ def say_damage(chat: "Chat") -> None:
             print(f"note: {item.damaged_packets} damaged packets of {item.name} were skipped", file=sys.stderr)
 
 
-def load_assistant(model: str | None, device: str, dtype: str, *, hd: bool = False) -> "Assistant":
+def load_assistant(
+    model: str | None, device: str, dtype: str, *, hd: bool = False, engine: str = "torch"
+) -> "Assistant":
     """Load a model quietly; say so when the embedded one has to be assembled first."""
     import os
 
@@ -104,4 +109,4 @@ def load_assistant(model: str | None, device: str, dtype: str, *, hd: bool = Fal
     transformers.logging.disable_progress_bar()
     if model is None and not embedded.is_assembled():
         print("joining the embedded model's parts, this once (about half a minute)", file=sys.stderr)
-    return Assistant.load(model, hd=hd, device=device, dtype=dtype)
+    return Assistant.load(model, hd=hd, device=device, dtype=dtype, engine=engine)

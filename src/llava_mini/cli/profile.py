@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,46 @@ def flops(
     print(compare_flops(config, question))
     prefix = min(prefix_tokens, PAPER_TEXT_TOKENS - 1)
     print(compare_flops(config, Question(PAPER_TEXT_TOKENS, frames, prefix), "paper"))
+
+
+@app.command("cost")
+def cost(
+    preset: Preset = "vicuna-7b",
+    model: Folder = None,
+    gpu: Annotated[str, typer.Option(help="RTX 3090, A100 or A800.")] = "RTX 3090",
+    figure: Annotated[Path | None, typer.Option(help="Draw the curves here, PNG and SVG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate what questions cost on a GPU as they grow, and which part costs most; nothing is run.
+
+    Example: llava-mini profile cost --figure cost.png
+    """
+    from llava_mini.errors import ConfigError
+    from llava_mini.profiling.cost import DEVICES, PAPER_MS, curves, draw, estimate, turning_points
+    from llava_mini.profiling.flops import Question, known_config
+
+    if gpu not in DEVICES:
+        raise ConfigError(f"no data sheet of {gpu!r} is known; there are {', '.join(DEVICES)}")
+    config, name = known_config(preset, model), model or preset
+    estimates = {one.name: estimate(config, Question(), one) for one in DEVICES.values()}
+    points = curves(config, DEVICES[gpu])
+    if figure is not None:
+        draw(points, DEVICES[gpu], figure, model=name)
+    paper = PAPER_MS if name == "vicuna-7b" else {}
+    if as_json:
+        rows = [dataclasses.asdict(point) for point in points]
+        print(json.dumps({"estimate_ms": estimates, "paper_ms": paper, "gpu": gpu, "curves": rows}))
+        return
+    print(f"least ms to the first token, 60 words, one picture: a roofline estimate ({name})")
+    print(f"{'':<12}" + "".join(f"{way:>15}" for way in estimates[gpu]))
+    for one, ways in estimates.items():
+        print(f"{one:<12}" + "".join(f"{ways[way]['total']:>15.1f}" for way in ways))
+        if one in paper:
+            measured = (f"{paper[one][way]:.1f}" if way in paper[one] else "" for way in ways)
+            print(f"{'  the paper':<12}" + "".join(f"{text:>15}" for text in measured))
+    print(f"\nwhich part costs most as a question grows ({gpu})")
+    for axis, at, part in turning_points(points):
+        print(f"  {axis.replace('_', ' ')} from {at} on: {part.replace('_', '-')}")
 
 
 @app.command("latency")

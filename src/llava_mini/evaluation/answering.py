@@ -114,6 +114,7 @@ def begin(folder: Path, assistant: Assistant, asking: Asking) -> None:
         "model": assistant.name,
         "weights": fingerprint(assistant),
         "dtype": str(assistant.model.dtype).removeprefix("torch."),
+        "engine": Path(assistant.engine).name,
         "max_new_tokens": asking.max_new_tokens,
         "fps": asking.frames.fps,
         "max_frames": asking.frames.max_frames,
@@ -122,7 +123,7 @@ def begin(folder: Path, assistant: Assistant, asking: Asking) -> None:
     path = folder / "about.json"
     if path.is_file():
         try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+            before = {"engine": "torch"} | dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise ConfigError(
                 f"{path} cannot be read, so whose answers lie beside it is unknown; give another --out"

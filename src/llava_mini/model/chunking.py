@@ -38,8 +38,7 @@ def kept_bytes(config: LlavaMiniConfig, dtype: torch.dtype) -> int:
     text = config.text
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     states = 2 * config.fusion_layers * vision_positions(config) * text.num_key_value_heads * width
-    weights = config.tokens_per_frame * config.patches_per_side**2 * config.tiles**2
-    return int(dtype.itemsize * (states + weights + config.tokens_per_frame * text.hidden_size))
+    return int(dtype.itemsize * (states + config.tokens_per_frame * text.hidden_size))
 
 
 def vision_positions(config: LlavaMiniConfig) -> int:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, GenerationMixin
+from transformers import Cache, DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava_mini.config import LlavaMiniConfig
@@ -131,7 +131,15 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
             raise InputError("fuse_history needs the cache: without it generated words would be fused; drop use_cache")
         if prompt is not None and kwargs.get("instruction_mask") is None:
             kwargs["instruction_mask"] = torch.ones_like(prompt)
+        if hasattr(self.model.language_model, "new_cache") and kwargs.get("past_key_values") is None:
+            kwargs["past_key_values"] = self.new_cache()
         return super().generate(inputs, **kwargs)
+
+    def new_cache(self) -> Cache:
+        """Return an empty cache of the language model, of its engine's own kind where it has one."""
+        make = getattr(self.model.language_model, "new_cache", DynamicCache)
+        cache: Cache = make()
+        return cache
 
     def prepare_inputs_for_generation(
         self,

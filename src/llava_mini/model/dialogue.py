@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from llava_mini.model.attention import record_attention
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
@@ -41,7 +40,7 @@ class Dialogue:
         """Every token so far, and whether it was fused."""
         self._embeds = torch.zeros(1, 0, model.config.text.hidden_size, device=model.device)
         self._states: list[LayerStates] = []
-        self._cache = DynamicCache()
+        self._cache = model.new_cache()
         self._answered = False
 
     @property
@@ -125,7 +124,7 @@ class Dialogue:
     def _crop(self, length: int) -> None:
         """Keep the first tokens only."""
         if length == 0:
-            self._cache, self._states = DynamicCache(), []
+            self._cache, self._states = self._model.new_cache(), []
         elif length < self.kept:
             self._cache.crop(length - self.kept)
         if self._states and self._prefix is not None:

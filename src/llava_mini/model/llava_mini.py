@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
 from llava_mini.model.chunking import frames_per_chunk
-from llava_mini.model.compression import Compressed, build_compressor
+from llava_mini.model.compression import build_compressor
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
 from llava_mini.model.pretrained import LlavaMiniPreTrainedModel
 from llava_mini.model.projector import RMSNorm, build_projector
@@ -109,6 +109,25 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             inside = (ends.clamp(max=start + size) - (ends - frames).clamp(min=start)).clamp(min=0)
             yield self._encode(features.to(self.dtype), inside)
 
+    def look(self, pixel_values: Tensor) -> Tensor:
+        """Return where the compression queries look in the frames of `(B, F, P, 3, H, W)` pixels.
+
+        Returns:
+            `(B · F, C², patches)`, rows sum to 1; of tiles, the patches of all of them as one picture.
+
+        Raises:
+            InputError: when the model does not compress.
+        """
+        if self.compressor is None:
+            raise InputError("the model keeps all tokens: there is no compression to look at")
+        looked = []
+        size = frames_per_chunk(self.config, self.dtype)
+        for rows in self._frames_given(pixel_values, None).flatten(0, 1).split(size):
+            features = self.get_vision_features(rows[None])[0].to(self.dtype)
+            patches = features if self.config.compression_first else self._project(features)
+            looked.append(self.compressor.look(join_tiles(patches, self.config.tiles)))
+        return torch.cat(looked)
+
     def encode_features(self, features: Tensor, frames: Tensor, *, compress: bool = True) -> VisionPrefix:
         """Encode the features of all frames at once, as training does: row after row, without padding.
 
@@ -121,7 +140,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         if compress:
             return self._encode(features, frames)
         tokens = self._project(features).flatten(1, 2)
-        return VisionPrefix(tokens, [], tokens.new_zeros(len(tokens), tokens.shape[1], 0), frames)
+        return VisionPrefix(tokens, [], frames)
 
     def _frames_given(self, pixel_values: Tensor | None, vision_features: Tensor | None) -> Tensor:
         """Return the one that is given, `(B, F, P, …)`, after a look at its shape."""
@@ -138,7 +157,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
     def _encode(self, features: Tensor, frames: Tensor) -> VisionPrefix:
         """Encode `(R, P, N², d_v)` features."""
         projected = self._project(features)
-        tokens, weights = self._compress(features, projected)
+        tokens = self._compress(features, projected)
         states: list[LayerStates] = []
         if self.pre_fusion is not None:
             raster = join_tiles(projected, self.config.tiles)
@@ -146,23 +165,20 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             states = self.pre_fusion.encode_vision(torch.cat([raster, *whole], dim=1))
             if self.config.fuse_compressed and self.config.compression != "none":
                 tokens, states = self.pre_fusion.refine(tokens, states)
-        return VisionPrefix(tokens, states, weights, frames)
+        return VisionPrefix(tokens, states, frames)
 
     def _project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.multi_modal_projector(features)
         return projected if self.projector_norm is None else self.projector_norm(projected)
 
-    def _compress(self, features: Tensor, projected: Tensor) -> Compressed:
+    def _compress(self, features: Tensor, projected: Tensor) -> Tensor:
         """Compress `(R, P, N², ·)` features or projected patches; all tiles together, not the whole picture."""
         if self.compressor is None:
-            tokens = projected.flatten(1, 2)
-            eye = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
-            return Compressed(tokens, eye.expand(len(tokens), -1, -1))
-        if not self.config.compression_first:
-            compressed: Compressed = self.compressor(join_tiles(projected, self.config.tiles))
-            return compressed
-        compressed = self.compressor(join_tiles(features, self.config.tiles))
-        return Compressed(self._project(compressed.tokens), compressed.weights)
+            return projected.flatten(1, 2)
+        if self.config.compression_first:
+            return self._project(self.compressor(join_tiles(features, self.config.tiles)))
+        tokens: Tensor = self.compressor(join_tiles(projected, self.config.tiles))
+        return tokens
 
     def fuse(self, words: Tensor, instruction: Tensor, chunks: Iterable[VisionPrefix]) -> Fused:
         """Let the instruction read the pictures (section 4.2), and average the fused words over the frames.

@@ -24,15 +24,13 @@ class VisionPrefix:
     """`(R, C², d)`: what the language model sees."""
     states: list[LayerStates]
     """Pre-fusion keys and values a layer, `(R, heads, V, head width)`; empty without pre-fusion."""
-    weights: Tensor
-    """`(R, C², patches)`: where the compression queries looked."""
     frames: Tensor
     """`(B,)`: how many of the R frames each row shows."""
 
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        kept = [self.tokens, self.weights, *(tensor for layer in self.states for tensor in layer)]
+        kept = [self.tokens, *(tensor for layer in self.states for tensor in layer)]
         return sum(tensor.nbytes for tensor in kept)
 
     def select(self, rows: Tensor) -> "VisionPrefix":
@@ -41,7 +39,7 @@ class VisionPrefix:
         spans = [torch.arange(end - count, end) for end, count in zip(ends[rows], self.frames[rows], strict=True)]
         chosen = torch.cat([*spans, torch.zeros(0)]).long().to(self.tokens.device)
         states = [LayerStates(layer.keys[chosen], layer.values[chosen]) for layer in self.states]
-        return VisionPrefix(self.tokens[chosen], states, self.weights[chosen], self.frames[rows])
+        return VisionPrefix(self.tokens[chosen], states, self.frames[rows])
 
     @staticmethod
     def concatenate(prefixes: "Sequence[VisionPrefix]") -> "VisionPrefix":
@@ -50,10 +48,8 @@ class VisionPrefix:
             LayerStates(torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers]))
             for layers in zip(*(prefix.states for prefix in prefixes), strict=True)
         ]
-        tokens, weights, frames = (
-            torch.cat([getattr(prefix, name) for prefix in prefixes]) for name in ("tokens", "weights", "frames")
-        )
-        return VisionPrefix(tokens, states, weights, frames)
+        tokens, frames = (torch.cat([getattr(prefix, name) for prefix in prefixes]) for name in ("tokens", "frames"))
+        return VisionPrefix(tokens, states, frames)
 
     @staticmethod
     def joined(chunks: "Sequence[VisionPrefix]") -> "VisionPrefix":

@@ -68,21 +68,7 @@ def count_flops(
     Raises:
         ConfigError: when the model has no pre-fusion: then there is nothing to compare.
     """
-    if not config.fusion_layers:
-        raise ConfigError("the model has no pre-fusion; count one that has fusion_layers")
-    whole = convention == "paper"
-    ours, theirs = _Counted(config, question, whole), _Counted(_all_tokens(config), question, whole)
-    ways = {
-        "llava": theirs.all_tokens(),
-        "released": ours.released(),
-        "first": ours.first(),
-        "second": ours.second(),
-        "shared_prefix": ours.shared_prefix(),
-    }
-    return {
-        way: {"total": sum(parts.values()) / 1e12, **{name: parts.get(name, 0) / 1e12 for name in PARTS}}
-        for way, parts in ways.items()
-    }
+    return FlopsOf(config, convention).count(question)
 
 
 def compare_flops(config: LlavaMiniConfig, question: Question, convention: Convention = "everything") -> str:
@@ -135,20 +121,73 @@ def _all_tokens(config: LlavaMiniConfig) -> LlavaMiniConfig:
     return LlavaMiniConfig.from_dict(changed)
 
 
+class FlopsOf:
+    """One model, built once on the meta device, and what questions to it cost; see `count_flops`."""
+
+    def __init__(self, config: LlavaMiniConfig, convention: Convention = "everything") -> None:
+        if not config.fusion_layers:
+            raise ConfigError("the model has no pre-fusion; count one that has fusion_layers")
+        whole = convention == "paper"
+        self._ours, self._theirs = _Counted(config, whole), _Counted(_all_tokens(config), whole)
+
+    def count(self, question: Question) -> dict[str, dict[str, float]]:
+        """Return the TFLOPs of each part and in total, for each of `WAYS`."""
+        ours, theirs = self._ours.asked(question), self._theirs.asked(question)
+        ways = {
+            "llava": theirs.all_tokens(),
+            "released": ours.released(),
+            "first": ours.first(),
+            "second": ours.second(),
+            "shared_prefix": ours.shared_prefix(),
+        }
+        return {
+            way: {"total": sum(parts.values()) / 1e12, **{name: parts.get(name, 0) / 1e12 for name in PARTS}}
+            for way, parts in ways.items()
+        }
+
+    def weight_bytes(self) -> dict[str, dict[str, int]]:
+        """Return the bytes of 16-bit weights that each part of each way reads, each weight once."""
+        whole = _bytes(self._ours.whole_tower)
+        parts = self._ours.weight_bytes()
+        second = {**parts, "vision": 0, "projector": 0, "compression": 0}
+        return {
+            "llava": {**parts, "vision": whole, "compression": 0, "pre_fusion": 0},
+            "released": {**parts, "vision": whole},
+            "first": parts,
+            "second": second,
+            "shared_prefix": second,
+        }
+
+
 class _Counted:
     """A model on the meta device, and the counts of its parts."""
 
-    def __init__(self, config: LlavaMiniConfig, question: Question, paper: bool) -> None:
-        self.config, self.question, self.paper = config, question, paper
+    def __init__(self, config: LlavaMiniConfig, paper: bool) -> None:
+        self.config, self.paper = config, paper
         with torch.device("meta"):
             self.model: Any = LlavaMiniForConditionalGeneration(config).to(torch.bfloat16).eval()
             self.whole_tower = VisionTower(config.vision, None).to(torch.bfloat16)
         self.core = self.model.model
+
+    def asked(self, question: Question) -> "_Counted":
+        """Take the shapes of a question."""
+        self.question, config = question, self.config
         side, width = config.vision.image_size, config.text.hidden_size
         parts, patches = config.parts_per_frame, config.patches_per_side**2
         self.pixels = _meta(1, question.frames, parts, 3, side, side)
         self.features = _meta(question.frames, parts, patches, config.vision.hidden_size)
         self.words = _meta(1, question.text_tokens, width)
+        return self
+
+    def weight_bytes(self) -> dict[str, int]:
+        layers = _bytes(self.core.language_model) - _bytes(self.core.get_input_embeddings())
+        return {
+            "vision": _bytes(self.core.vision_tower),
+            "projector": _bytes(self.core.multi_modal_projector),
+            "compression": 0 if self.core.compressor is None else _bytes(self.core.compressor),
+            "pre_fusion": 0 if self.core.pre_fusion is None else _bytes(self.core.pre_fusion),
+            "llm": layers + _bytes(self.model.lm_head),
+        }
 
     def all_tokens(self) -> dict[str, int]:
         tokens = self.question.frames * self.config.parts_per_frame * self.config.patches_per_side**2
@@ -160,7 +199,7 @@ class _Counted:
 
     def released(self) -> dict[str, int]:
         projected = self.core._project(self.features)
-        tokens, _ = self.core._compress(self.features, projected)
+        tokens = self.core._compress(self.features, projected)
         whole = [] if self.config.tiles == 1 else [projected[:, -1]]
         words = self.words.expand(self.question.frames, -1, -1)
         rows = torch.cat([join_tiles(projected, self.config.tiles), *whole, tokens, words], dim=1)
@@ -251,6 +290,10 @@ class _Counted:
             run()
         found: Mapping[Any, int] = counter.get_flop_counts().get("Global", {})
         return sum(flops for operation, flops in found.items() if not self.paper or str(operation).startswith(_LINEAR))
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def _meta(*shape: int) -> Tensor:

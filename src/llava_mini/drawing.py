@@ -1,0 +1,28 @@
+"""One style for all figures, in colours that the colour-blind tell apart.
+
+Colours: Okabe and Ito, "Color Universal Design" (2008).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#555555"
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "llava-mini",
+}
+
+
+def save(figure: Figure, path: Path, title: str) -> None:
+    """Write a figure as PNG and SVG."""
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
