@@ -15,7 +15,7 @@ from llava_mini import Assistant
 from llava_mini import assistant as assistant_file
 from llava_mini.assistant import MAX_FILES
 from llava_mini.errors import InputError, LlavaMiniError, MediaError
-from llava_mini.inputs.media import FrameSampling
+from llava_mini.inputs.media import FrameSampling, Video
 from llava_mini.reply import Answer, Sampling
 
 SHORT = Sampling(max_new_tokens=6)
@@ -38,6 +38,8 @@ def assistant() -> Assistant:
 def encoded(assistant: Assistant) -> Iterator[list[int]]:
     """How many pictures each run of the vision tower saw."""
     runs: list[int] = []
+    assistant.kept.clear()
+    assistant.openings.clear()
     hook = assistant.model.model.vision_tower.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
     yield runs
     hook.remove()
@@ -99,7 +101,7 @@ def test_the_pieces_of_a_stream_are_the_answer(assistant: Assistant) -> None:
 def test_a_chat_of_three_turns_encodes_its_pictures_once(assistant: Assistant, clip: Path, encoded: list[int]) -> None:
     chat = assistant.chat(plain(), clip)
     answers = [chat.ask(words, sampling=SHORT) for words in ("What is this?", "What colour?", "How many are there?")]
-    assert encoded == [4]
+    assert sum(encoded) == 4
     assert [answer.vision_tokens for answer in answers] == [4, 4, 4]
     assert answers[0].prompt_tokens < answers[1].prompt_tokens < answers[2].prompt_tokens
     assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 3
@@ -311,3 +313,61 @@ def test_a_picture_that_was_asked_about_before_is_not_encoded_again(assistant: A
     assistant.kept.clear()
     anew = assistant.chat(plain((1, 2, 3)), plain((3, 2, 1))).ask("What is this?", sampling=SHORT)
     assert anew.text == both.text
+
+
+def test_a_short_video_that_was_asked_about_before_is_not_encoded_again(
+    assistant: Assistant, encoded: list[int], clip: Path
+) -> None:
+    assistant.kept.clear()
+    first = assistant.ask("What is this?", clip, sampling=SHORT)
+    assert sum(encoded) == 3
+    assert assistant.ask("What is this?", clip.read_bytes(), sampling=SHORT).text == first.text
+    assert sum(encoded) == 3  # the same bytes under another name
+    assistant.ask("What is this?", clip, sampling=SHORT, frames=FrameSampling(max_frames=2))
+    assert sum(encoded) == 5  # other moments
+    one, two = Video.of([plain()] * 2), Video.of([plain(), plain(BLUE)])
+    assert one.content == Video.of([plain()] * 2).content != two.content
+
+
+def test_a_new_conversation_about_the_same_picture_begins_with_what_the_first_one_keeps() -> None:
+    questions = ("What is this?", "What colour is the star?", "What is this?")
+    expected = [make().ask(text, plain(), sampling=SHORT).text for text in questions]
+    assistant, rows = make(), []
+    hook = assistant.model.model.language_model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    first = []
+    for text in questions:
+        rows.clear()
+        answer = assistant.ask(text, plain(), sampling=SHORT)
+        first.append((answer.text, rows[0], answer.prompt_tokens))
+    hook.remove()
+    assert [text for text, _, _ in first] == expected
+    assert first[0][1] == first[0][2]  # nothing was kept yet
+    assert 1 < first[1][1] < first[1][2] - 3  # the words up to the picture and after it were
+    assert first[2][1] < first[2][2]
+    assert len(assistant.openings) == 1
+    assistant.ask(questions[0], plain(BLUE), sampling=SHORT)
+    assert len(assistant.openings) == 2
+
+
+def test_conversations_that_begin_alike_go_apart(assistant: Assistant) -> None:
+    one, other = assistant.chat(plain()), assistant.chat(plain())
+    first = one.ask("What is this?", sampling=SHORT).text
+    assert other.ask("What is this?", sampling=SHORT).text == first
+    second = one.ask("What colour is the star?", sampling=SHORT).text
+    assert other.ask("How many are there?", sampling=SHORT).text
+    fresh = make().chat(plain())
+    fresh.ask("What is this?", sampling=SHORT)
+    assert fresh.ask("What colour is the star?", sampling=SHORT).text == second
+
+
+def test_what_is_kept_of_first_questions_is_bounded_in_bytes() -> None:
+    assistant = make()
+    assistant.ask("What is this?", plain(), sampling=SHORT)
+    size = assistant.openings.nbytes
+    assert size > 0
+    assistant.openings.max_bytes = 2 * size
+    for number in range(6):
+        assistant.ask("What is this?", plain((number, 0, 0)), sampling=SHORT)
+        assert assistant.openings.nbytes <= 2 * size

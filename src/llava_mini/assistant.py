@@ -32,6 +32,7 @@ File = str | Path | bytes | Image.Image
 EMBEDDED = "embedded"
 MAX_FILES = 16
 KEPT_PICTURES_MB = 256
+KEPT_OPENINGS_MB = 128
 
 
 class Assistant:
@@ -46,8 +47,10 @@ class Assistant:
         self.engine = engine
         self.processor = processor
         self.name = name
-        self.kept = PrefixCache(KEPT_PICTURES_MB * 2**20)
-        """Encoded pictures, shared by all chats and questions; pictures of another tiling are others."""
+        self.kept: PrefixCache[VisionPrefix] = PrefixCache(KEPT_PICTURES_MB * 2**20)
+        """Encoded pictures and short videos, shared by all chats and questions; of another tiling they are others."""
+        self.openings: PrefixCache[Dialogue] = PrefixCache(KEPT_OPENINGS_MB * 2**20)
+        """First questions about the same files, for other conversations that begin with the same words."""
 
     @classmethod
     def load(
@@ -115,17 +118,30 @@ class Assistant:
         return cls(loaded, processor, name, engine)
 
     @torch.no_grad()
-    def encode(self, item: Picture | Video) -> VisionPrefix:
-        """Encode one picture or video as a row, a few frames at a time; pictures are kept, by their content."""
-        if isinstance(item, Picture):
-            key = f"{content_key(item.image)} {self.processor.tiles}"
-            return self.kept.find(key, lambda: self._encode(item))
-        return self._encode(item)
+    def encode(self, item: Picture | Video, on_frames: Callable[[int], object] | None = None) -> VisionPrefix:
+        """Encode one picture or video as a row, a few frames at a time; it is kept, by its content.
 
-    def _encode(self, item: Picture | Video) -> VisionPrefix:
+        Args:
+            on_frames: is told how many more frames have been read.
+        """
+        return self.kept.find(
+            self.content(item), lambda: VisionPrefix.joined(list(self.encode_in_chunks([item], on_frames)))
+        )
+
+    def content(self, item: Picture | Video) -> str:
+        """Name what an item shows, as this model cuts it."""
+        return f"{content_key(item.image) if isinstance(item, Picture) else item.content} {self.processor.tiles}"
+
+    def encode_in_chunks(
+        self, media: Sequence[Picture | Video], on_frames: Callable[[int], object] | None = None
+    ) -> Iterator[VisionPrefix]:
+        """Encode all frames in chunks, while those of the next are decoded."""
         size = frames_per_chunk(self.model.config, self.model.dtype)
-        chunks = self.processor.prepare_in_chunks([item], size)
-        return VisionPrefix.joined([self.model.encode_images(pixels[None].to(self.model.device)) for pixels in chunks])
+        with closing(read_ahead(self.processor.prepare_in_chunks(media, size))) as chunks:
+            for pixels in chunks:
+                yield self.model.encode_images(pixels[None].to(self.model.device))
+                if on_frames is not None:
+                    on_frames(len(pixels))
 
     def ask(
         self,
@@ -193,6 +209,8 @@ class Chat:
         self.media: list[Picture | Video] = [load_media(file, sampling=frames or processor.sampling) for file in files]
         self.messages: Messages = []
         self._dialogue: Dialogue | None = None
+        self._shown = ""
+        """What the files show, as a name for what is kept of a first question; empty where nothing is."""
         self._busy = threading.Lock()
         self._on_frames = on_frames
 
@@ -227,10 +245,14 @@ class Chat:
         messages = [*self.messages, {"role": "user", "content": self._content(question)}]
         inputs = self._inputs(messages, sampling.max_new_tokens)
 
+        assert self._dialogue is not None
+        dialogue, asked = self._dialogue, int(inputs["input_ids"].shape[1])
+
         def remember(text: str) -> None:
+            if len(messages) == 1 and self._shown:
+                self._assistant.openings.put(self._shown, dialogue.opening(asked))
             self.messages = [*messages, {"role": "assistant", "content": text}]
 
-        assert self._dialogue is not None
         return Reply(
             self._assistant.model,
             self._assistant.processor.tokenizer,
@@ -271,7 +293,7 @@ class Chat:
         if length + max_new_tokens > context:
             raise InputError(self._too_long(length, max_new_tokens, context))
         if self._dialogue is None:
-            self._dialogue = Dialogue(model, self._vision())
+            self._dialogue = self._begin()
         return {name: value.to(model.device) for name, value in inputs.items()}
 
     def _too_long(self, length: int, max_new_tokens: int, context: int) -> str:
@@ -288,26 +310,22 @@ class Chat:
             f"{max_new_tokens} the model's context of {context} takes at most {most}{advice}"
         )
 
+    def _begin(self) -> Dialogue:
+        """Begin as an earlier conversation about the same files did, or anew."""
+        vision = self._vision()
+        self._shown = "" if callable(vision) else " ".join(map(self._assistant.content, self.media)) or "text"
+        kept = self._assistant.openings.get(self._shown) if self._shown else None
+        return Dialogue(self._assistant.model, vision) if kept is None else kept.opening(kept.kept)
+
     def _vision(self) -> VisionPrefix | Footage | None:
         """Encode what can be kept; of what cannot, return a way to read it again."""
         if not self.media:
             return None
-        config, dtype = self._assistant.model.config, self._assistant.model.dtype
-        if all(isinstance(item, Picture) for item in self.media):
-            return VisionPrefix.joined([self._assistant.encode(item) for item in self.media])
-        if self.frame_count * kept_bytes(config, dtype) <= config.frame_memory_mb * 2**20:
-            return VisionPrefix.joined(list(self._footage()))
-        return self._footage
-
-    def _footage(self) -> Iterator[VisionPrefix]:
-        """Encode all frames in chunks, while those of the next are decoded."""
-        model, processor = self._assistant.model, self._assistant.processor
-        size = frames_per_chunk(model.config, model.dtype)
-        with closing(read_ahead(processor.prepare_in_chunks(self.media, size))) as chunks:
-            for pixels in chunks:
-                yield model.encode_images(pixels[None].to(model.device))
-                if self._on_frames is not None:
-                    self._on_frames(len(pixels))
+        assistant, config = self._assistant, self._assistant.model.config
+        short = self.frame_count * kept_bytes(config, assistant.model.dtype) <= config.frame_memory_mb * 2**20
+        if short or all(isinstance(item, Picture) for item in self.media):
+            return VisionPrefix.joined([assistant.encode(item, self._on_frames) for item in self.media])
+        return lambda: assistant.encode_in_chunks(self.media, self._on_frames)
 
 
 def _may_be_hub_name(name: str) -> bool:

@@ -419,9 +419,11 @@ def test_shuffled_shows_another_question_s_picture_and_each_is_encoded_once(
     from llava_mini.reply import Sampling
 
     encoded = []
-    encode = assistant._encode
+    encode = assistant.encode_in_chunks
     assistant.kept.clear()
-    monkeypatch.setattr(assistant, "_encode", lambda item: (encoded.append(item.name), encode(item))[1])
+    monkeypatch.setattr(
+        assistant, "encode_in_chunks", lambda media, *rest: (encoded.append(media[0].name), encode(media, *rest))[1]
+    )
     _, lines = run(assistant, "gqa", data, tmp_path)
     samples = samples_of("gqa", data)
     for sample, other in zip(samples, samples[::-1], strict=True):

@@ -6,8 +6,10 @@ Times are read first, from the packets alone, so what will be shown is known bef
 containers, `animation` pictures that move.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +52,14 @@ class Video:
     """A video and the moments at which it is looked at; its frames are decoded when they are asked for, each time."""
 
     def __init__(
-        self, read: Callable[[], Iterator[TimedFrame]], times_s: Sequence[float], duration_s: float, name: str
+        self,
+        read: Callable[[], Iterator[TimedFrame]],
+        times_s: Sequence[float],
+        duration_s: float,
+        name: str,
+        content: Callable[[], str],
     ) -> None:
-        self._read = read
+        self._read, self._content = read, content
         self.times_s = tuple(times_s)
         """When each frame appears, counted from the first frame of the video."""
         self.duration_s = duration_s
@@ -66,10 +73,16 @@ class Video:
     def of(cls, images: Sequence[Image.Image], name: str = "frames") -> "Video":
         """Make a video of frames, one a second."""
         timed = [TimedFrame(float(second), image) for second, image in enumerate(images)]
-        return cls(lambda: iter(timed), [frame.time_s for frame in timed], float(len(timed)), name)
+        times = [frame.time_s for frame in timed]
+        return cls(lambda: iter(timed), times, float(len(timed)), name, lambda: _digest_of(images))
 
     def __len__(self) -> int:
         return len(self.times_s)
+
+    @cached_property
+    def content(self) -> str:
+        """What is shown, as one word: the same for the same file and the same moments; reads the file once."""
+        return f"{self._content()} {self.times_s}"
 
     def frames(self) -> Iterator[Image.Image]:
         """Decode the frames in order of time; where one cannot be decoded, its neighbour stands for it.
@@ -123,8 +136,22 @@ def open_video(
             yield from [frame] * count
         video.damaged_packets = clip.damaged_packets
 
-    video = Video(read, clip.times_s[chosen].repeat(repeats).tolist(), clip.duration_s, name)
+    def digest() -> str:
+        read_bytes = hashlib.sha256()
+        with opened(source, limits) as file:
+            while block := file.read(2**20):
+                read_bytes.update(block)
+        return read_bytes.hexdigest()
+
+    video = Video(read, clip.times_s[chosen].repeat(repeats).tolist(), clip.duration_s, name, digest)
     return video
+
+
+def _digest_of(images: Sequence[Image.Image]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 def _stretch(sampling: FrameSampling, duration_s: float, name: str) -> tuple[float, float]:

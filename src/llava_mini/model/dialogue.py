@@ -48,6 +48,29 @@ class Dialogue:
         """Tokens whose keys and values the language model keeps."""
         return int(self._cache.get_seq_length())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept, of the pictures and of the words."""
+        cached = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
+        return sum(tensor.nbytes for tensor in (self._embeds, *(part for one in self._states for part in one), *cached))
+
+    @torch.no_grad()
+    def opening(self, length: int) -> "Dialogue":
+        """Return a conversation about the same pictures that begins with the first tokens of this one, kept ones only.
+
+        Another conversation that begins with the same words computes only what differs.
+        """
+        made = Dialogue(self._model, self._prefix)
+        length = min(length, self.kept)
+        if self._footage is not None or not self._cache.layers:
+            return made
+        made._tokens, made._embeds, made._states = self._tokens[:length], self._embeds[:, :length], self._states
+        for number, layer in enumerate(self._cache.layers):
+            made._cache.update(layer.keys[:, :, :length], layer.values[:, :, :length], number)
+        made._crop_states(length)
+        made._answered = True
+        return made
+
     @torch.no_grad()
     def advance(self, input_ids: Tensor, instruction_mask: Tensor) -> dict[str, Any]:
         """Return what `generate` needs to answer the whole conversation; only what is new is computed.
@@ -127,6 +150,10 @@ class Dialogue:
             self._cache, self._states = self._model.new_cache(), []
         elif length < self.kept:
             self._cache.crop(length - self.kept)
+        self._crop_states(length)
+
+    def _crop_states(self, length: int) -> None:
+        """Keep pre-fusion's keys and values of the pictures and of the first tokens."""
         if self._states and self._prefix is not None:
             keep = self._prefix.states[0].keys.shape[2] + sum(fused for _, fused in self._tokens[:length])
             self._states = [LayerStates(s.keys[:, :, :keep], s.values[:, :, :keep]) for s in self._states]

@@ -1,23 +1,35 @@
-"""Encoded pictures, kept for whoever asks about the same one again: bounded in bytes, found by content.
+"""What was computed of pictures, kept for whoever asks about the same ones again: bounded in bytes, found by content.
 
-Source: the causal order of pre-fusion (LLaVA-Mini, section 4.2): what is kept of a picture hangs on no word.
+Source: the causal order of pre-fusion (LLaVA-Mini, section 4.2): what is kept of a picture hangs on no word, what is
+kept of the words before a question on no later word.
 """
 
 import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from PIL import Image
 
 from llava_mini.errors import ConfigError
-from llava_mini.model.vision_prefix import VisionPrefix
 
 
-class PrefixCache:
-    """The prefixes that were used last, within `max_bytes`; threads may share one.
+class Sized(Protocol):
+    """Anything that knows its size."""
 
-    A prefix larger than the whole is made and not kept.
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class PrefixCache(Generic[T]):
+    """The items that were used last, within `max_bytes`; threads may share one.
+
+    An item larger than the whole is made and not kept.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -25,7 +37,7 @@ class PrefixCache:
             raise ConfigError(f"max_bytes is {max_bytes}; it must be 0 or more")
         self.max_bytes = max_bytes
         self.hits = self.misses = 0
-        self._kept: OrderedDict[str, VisionPrefix] = OrderedDict()
+        self._kept: OrderedDict[str, T] = OrderedDict()
         self._nbytes = 0
         self._busy = threading.Lock()
 
@@ -37,16 +49,28 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: str, make: Callable[[], VisionPrefix]) -> VisionPrefix:
+    def find(self, key: str, make: Callable[[], T]) -> T:
         """Return what is kept under a key, or make and keep it; two threads at once may both make it."""
+        found = self.get(key)
+        if found is not None:
+            return found
+        made = make()
+        self.put(key, made)
+        return made
+
+    def get(self, key: str) -> T | None:
+        """Return what is kept under a key, None for nothing."""
         with self._busy:
             found = self._kept.get(key)
-            if found is not None:
+            if found is None:
+                self.misses += 1
+            else:
                 self._kept.move_to_end(key)
                 self.hits += 1
-                return found
-            self.misses += 1
-        made = make()
+            return found
+
+    def put(self, key: str, made: T) -> None:
+        """Keep something under a key, in place of what was there."""
         with self._busy:
             self._drop(key)
             if made.nbytes <= self.max_bytes:
@@ -54,7 +78,6 @@ class PrefixCache:
                 self._nbytes += made.nbytes
             while self._nbytes > self.max_bytes:
                 self._drop(next(iter(self._kept)))
-        return made
 
     def clear(self) -> None:
         """Forget everything."""
