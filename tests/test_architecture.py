@@ -5,11 +5,11 @@
 | `__main__` | cli |
 | cli | all below |
 | training, evaluation, analysis, profiling, serving | rows below, never each other |
-| assistant, engines | rows below |
-| data, checkpoints, reply | rows below; not each other |
+| assistant | rows below |
+| data, checkpoints, engines, reply | rows below; not each other |
 | auto | rows below |
 | inputs, model | config, errors; not each other |
-| config | errors, intervals |
+| config | drawing, errors, intervals |
 
 `auto` registers the classes of inputs and model with transformers, so it imports both, and whoever builds or loads a
 model imports it. The package's own `__init__` names everybody's home and is no layer.
@@ -28,12 +28,12 @@ ROWS = (
     {"__main__"},
     {"cli"},
     {"training", "evaluation", "analysis", "profiling", "serving"},
-    {"assistant", "engines"},
-    {"data", "checkpoints", "reply"},
+    {"assistant"},
+    {"data", "checkpoints", "engines", "reply"},
     {"auto"},
     {"inputs", "model"},
     {"config"},
-    {"errors", "intervals"},
+    {"drawing", "errors", "intervals"},
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

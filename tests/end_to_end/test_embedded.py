@@ -26,6 +26,8 @@ def assistant() -> Assistant:
         ("video.mp4", "What color is the circle?", "red"),
         ("counting.png", "What shape is this?", "star"),
         ("counting.png", "What color is the background?", "yellow"),
+        ("counting.png", "How many stars are there?", "three"),
+        ("shapes.png", "Is the circle to the left of the square?", "yes"),
     ],
 )
 def test_an_answer_holds_the_right_word(assistant: Assistant, file: str, question: str, right: str) -> None:

@@ -85,7 +85,7 @@ def test_memory_of_each_variant_is_what_its_shapes_say(model: torch.nn.Module) -
 def test_rates_of_the_machine_are_rates() -> None:
     device = torch.device("cpu")
     assert matmul_rate(device, torch.float32, times=1) > 1e6
-    assert read_rate(device, torch.float32, times=1) > 1e6
+    assert read_rate(device, times=1) > 1e6
 
 
 def test_one_json_line_names_machine_method_and_every_variant(

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
+from llava_mini.checkpoints.geometry import geometry
 from llava_mini.config import EfficientNetLiteConfig, LlavaMiniConfig
 from llava_mini.errors import ModelError
 from llava_mini.inputs.chat import read_template
@@ -95,17 +96,7 @@ def assemble(
 
 def embedded_geometry(**changes: Any) -> LlavaMiniConfig:
     """Return the embedded model's configuration without looking into its packages: for plans and counts."""
-    text = LlamaConfig(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
-    return embedded_config(text, **changes)
+    return embedded_config(geometry("smollm2-135m").text, **changes)
 
 
 def embedded_config(text_config: Any, **changes: Any) -> LlavaMiniConfig:

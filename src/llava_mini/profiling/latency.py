@@ -112,7 +112,7 @@ def time_variants(
     matmul, read = [], []
     for repeat in range(repeats):
         matmul.append(matmul_rate(device, dtype))
-        read.append(read_rate(device, dtype))
+        read.append(read_rate(device))
         for run in runs:
             wait(device)
             began_s = time.perf_counter()

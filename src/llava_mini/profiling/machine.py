@@ -31,7 +31,7 @@ class Machine:
     matmul_gflops: float
     """Rate at which matrices are multiplied in this precision, in 10⁹ operations a second, median."""
     read_gb_s: float
-    """Rate at which memory is read by products of a matrix and a vector, in 10⁹ bytes a second, median."""
+    """Rate at which numbers too many for caches are added up, in 10⁹ bytes a second, median."""
 
 
 def this_machine(device: torch.device, dtype: torch.dtype, matmul: float, read: float) -> Machine:
@@ -66,18 +66,16 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, times: int = 10) -> fl
     return times * 2 * _SIDE**3 / (time.perf_counter() - began_s)
 
 
-def read_rate(device: torch.device, dtype: torch.dtype, times: int = 3) -> float:
-    """Return the bytes a second at which a matrix too large for caches is read to multiply a vector."""
-    width = 4096
-    matrix = torch.zeros(_READ_BYTES // dtype.itemsize // width, width, device=device, dtype=dtype)
-    vector = torch.zeros(1, width, device=device, dtype=dtype)
-    torch.nn.functional.linear(vector, matrix)
+def read_rate(device: torch.device, times: int = 3) -> float:
+    """Return the bytes a second at which memory is read, where adding up fp32 numbers is all that is done with them."""
+    numbers = torch.ones(_READ_BYTES // 4, device=device)
+    numbers.sum()
     wait(device)
     began_s = time.perf_counter()
     for _ in range(times):
-        torch.nn.functional.linear(vector, matrix)
+        numbers.sum()
     wait(device)
-    return times * matrix.nbytes / (time.perf_counter() - began_s)
+    return times * numbers.nbytes / (time.perf_counter() - began_s)
 
 
 def wait(device: torch.device) -> None:
