@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import pixels, row, tiny_model, tiny_processor, tiny_tokenizer
 
-from llava_mini import Assistant
+from llava_mini import Assistant, Sampling
 from llava_mini.engines import attach
 from llava_mini.engines.gguf_file import read_digest, weights_digest, write_gguf
 from llava_mini.engines.llama_cpp import export_gguf
@@ -103,8 +103,8 @@ def test_turns_of_a_chat_go_on_from_what_is_kept(file: Path, tmp_path: Path) -> 
         if with_file:
             attach(model, str(file))
         assistant = Assistant(model, tiny_processor(model.config), engine=str(file) if with_file else "torch")
-        chat = assistant.chat(pixels_as_picture())
-        answers.append([chat.ask(text).text for text in ("What is this?", "What colour is the star?")])
+        chat, few = assistant.chat(pixels_as_picture()), Sampling(max_new_tokens=8)
+        answers.append([chat.ask(text, sampling=few).text for text in ("What is this?", "What colour is the star?")])
         assert chat._dialogue is not None
         assert chat._dialogue.kept > 0
     assert answers[0] == answers[1]

@@ -83,12 +83,18 @@ class LlamaCppCache(Cache):
         """Read `(B, L, d)` further tokens, those that are `present` `(B, L)`; return the last one's logits `(B, V)`."""
         if self._context is None:
             self._open(len(embeds))
-        self._seen += embeds.shape[1]
         logits = torch.zeros(len(embeds), self._model.vocabulary)
         tokens = [(row, int(place)) for row in range(len(embeds)) for place in present[row].nonzero()]
+        if sum(self._kept) + len(tokens) > self._model.context:  # llama.cpp would end the process
+            raise InputError(
+                f"llama.cpp has room for {self._model.context} tokens in all, and {sum(self._kept) + len(tokens)} were "
+                "to be read; ask fewer questions at once, or shorter ones"
+            )
+        self._seen += embeds.shape[1]
         last = {row: index for index, (row, _) in enumerate(tokens)}
-        for start in range(0, len(tokens), _AT_ONCE):
-            part = tokens[start : start + _AT_ONCE]
+        at_once = min(_AT_ONCE, self._model.context)
+        for start in range(0, len(tokens), at_once):
+            part = tokens[start : start + at_once]
             wanted = {last[row] - start: row for row in {row for row, _ in part} if last[row] < start + len(part)}
             self._read(embeds, part, wanted, logits)
         return logits
@@ -106,10 +112,7 @@ class LlamaCppCache(Cache):
             batch.logits[index] = index in wanted
             self._kept[row] += 1
         if library.llama_decode(self._context, batch):
-            raise InputError(
-                f"llama.cpp has room for {self._model.context} tokens in all, and {sum(self._kept)} were to be read; "
-                "ask fewer questions at once, or shorter ones"
-            )
+            raise ModelError(f"llama.cpp could not read {len(part)} tokens")
         for index, row in wanted.items():
             found = library.llama_get_logits_ith(self._context, index)
             ctypes.memmove(logits[row].data_ptr(), found, logits[row].nbytes)
