@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.tensors import tensor_files
+from llava_mini.devices import find_device, find_dtype
 from llava_mini.engines import attach
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.ahead import read_ahead
@@ -142,6 +143,19 @@ class Assistant:
                 yield self.model.encode_images(pixels[None].to(self.model.device))
                 if on_frames is not None:
                     on_frames(len(pixels))
+
+    def see(
+        self, media: Sequence[Picture | Video], on_frames: Callable[[int], object] | None = None
+    ) -> VisionPrefix | Footage | None:
+        """Encode the media of a conversation if all can be kept; of what cannot, return a way to read it anew."""
+        if not media:
+            return None
+        config = self.model.config
+        frames = sum(count_frames(item) for item in media)
+        short = frames * kept_bytes(config, self.model.dtype) <= config.frame_memory_mb * 2**20
+        if short or all(isinstance(item, Picture) for item in media):
+            return VisionPrefix.joined([self.encode(item, on_frames) for item in media])
+        return lambda: self.encode_in_chunks(media, on_frames)
 
     def ask(
         self,
@@ -312,55 +326,13 @@ class Chat:
 
     def _begin(self) -> Dialogue:
         """Begin as an earlier conversation about the same files did, or anew."""
-        vision = self._vision()
+        vision = self._assistant.see(self.media, self._on_frames)
         self._shown = "" if callable(vision) else " ".join(map(self._assistant.content, self.media)) or "text"
         kept = self._assistant.openings.get(self._shown) if self._shown else None
         return Dialogue(self._assistant.model, vision) if kept is None else kept.opening(kept.kept)
-
-    def _vision(self) -> VisionPrefix | Footage | None:
-        """Encode what can be kept; of what cannot, return a way to read it again."""
-        if not self.media:
-            return None
-        assistant, config = self._assistant, self._assistant.model.config
-        short = self.frame_count * kept_bytes(config, assistant.model.dtype) <= config.frame_memory_mb * 2**20
-        if short or all(isinstance(item, Picture) for item in self.media):
-            return VisionPrefix.joined([assistant.encode(item, self._on_frames) for item in self.media])
-        return lambda: assistant.encode_in_chunks(self.media, self._on_frames)
 
 
 def _may_be_hub_name(name: str) -> bool:
     """Tell whether a name may be of the hub: "name", or "owner/name" where no folder is called as the owner."""
     owner, _, rest = name.rpartition("/")
     return bool(rest) and not name.startswith((".", "~")) and "/" not in owner and not (owner and Path(owner).is_dir())
-
-
-def find_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the best there is.
-
-    Raises:
-        InputError: when it cannot be used here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()  # "meta" holds no numbers
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here; try 'cpu' or 'auto'") from error
-    return device
-
-
-def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return a precision by name; "auto" is float32 on a CPU and bfloat16 elsewhere.
-
-    Raises:
-        InputError: when it has no such name.
-    """
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise InputError(f"dtype {name!r} is unknown; use one of {', '.join(known)} or 'auto'")
-    return known[name]

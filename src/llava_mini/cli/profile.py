@@ -180,7 +180,7 @@ def memory(
 
 def _random(preset: str, model: str | None, device: str, dtype: str, compare: bool) -> tuple[Any, tuple[Any, ...]]:
     """Build a model of random weights; return it and the forms that are measured."""
-    from llava_mini.assistant import find_device, find_dtype
+    from llava_mini.devices import find_device, find_dtype
     from llava_mini.profiling.flops import known_config
     from llava_mini.profiling.forms import is_transformers_llava, random_model
     from llava_mini.profiling.latency import FORMS

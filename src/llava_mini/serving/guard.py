@@ -1,0 +1,124 @@
+"""What a request must be before anybody looks at it: its host, its key, its kind and its size.
+
+Pure ASGI, so that a client that goes away is noticed by whoever answers it.
+"""
+
+import asyncio
+import hmac
+import json
+from typing import Any
+
+_BODY_SECONDS = 60.0
+_OPEN = frozenset({"/health"})
+"""Paths that need no key, so that whoever watches over the server needs none."""
+
+
+class Guard:
+    """Stands before an application."""
+
+    def __init__(
+        self, app: Any, *, key: str | None, hosts: frozenset[str] | None, max_body: int, max_held: int | None = None
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            key: what must follow "Bearer"; None: nothing is asked.
+            hosts: names by which the server may be called; None: any. A page in a browser that has its own name
+                point to this machine sends that name.
+            max_body: bytes of one request.
+            max_held: bytes of all requests that are held at once; by default four of the largest.
+        """
+        self._app, self._hosts, self._max_body = app, hosts, max_body
+        self._key = None if key is None else key.encode()
+        self._max_held = max_held or 4 * max_body
+        self._held = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let a request through, or answer why not."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        if self._hosts is not None and name not in self._hosts:
+            await refuse(send, 403, "this server is not called by that host name; use 127.0.0.1 or localhost")
+            return
+        if self._key is not None and scope["path"] not in _OPEN and not self._knows(headers):
+            await refuse(send, 401, "the key is missing or wrong; send 'Authorization: Bearer KEY'", "invalid_api_key")
+            return
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            await refuse(send, 415, "the body must be JSON, and its content-type application/json")
+            return
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body:
+            await refuse(send, 413, f"the request has more than {self._max_body:,} bytes; send smaller files")
+            return
+        await self._with_body(scope, receive, send)
+
+    async def _with_body(self, scope: Any, receive: Any, send: Any) -> None:
+        """Read the body within its limits, and hand it on."""
+        body = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(_BODY_SECONDS):
+                    more = True
+                    while more:
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            return
+                        chunk = message.get("body", b"")
+                        body += chunk
+                        self._held += len(chunk)
+                        more = message.get("more_body", False)
+                        if len(body) > self._max_body:
+                            await refuse(
+                                send, 413, f"the request has more than {self._max_body:,} bytes; send smaller files"
+                            )
+                            return
+                        if self._held > self._max_held:
+                            await refuse(send, 429, "the server holds as many bytes as it can; try again in 1 s")
+                            return
+            except TimeoutError:
+                await refuse(send, 408, f"the request was not there after {_BODY_SECONDS:.0f} s")
+                return
+            whole: bytes | None = bytes(body)
+
+            async def again() -> Any:
+                nonlocal whole
+                if whole is None:
+                    return await receive()
+                given, whole = whole, None
+                return {"type": "http.request", "body": given, "more_body": False}
+
+            await self._app(scope, again, send)
+        finally:
+            self._held -= len(body)
+
+    def _knows(self, headers: dict[bytes, bytes]) -> bool:
+        """Tell whether the key is right, in a time that does not tell how much of it is."""
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        return hmac.compare_digest(given.strip(), self._key or b"") and kind.lower() == b"bearer"
+
+
+def error_body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """Return OpenAI's envelope of an error."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+async def refuse(send: Any, status: int, message: str, code: str | None = None) -> None:
+    """Answer with an error."""
+    body = json.dumps(error_body(status, message, code)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"connection", b"close")] if status in (408, 413, 429) else []
+    headers += [(b"retry-after", b"1")] if status == 429 else []
+    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

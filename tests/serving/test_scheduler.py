@@ -1,0 +1,271 @@
+"""Many requests share one batch, and each is answered as if it were alone."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from corpus import BLUE, GREEN, RED, encoded, png_bomb, video
+from PIL import Image
+from tiny import tiny_model, tiny_processor
+
+from llava_mini import Assistant
+from llava_mini.errors import InputError, LlavaMiniError, MediaError, ModelError
+from llava_mini.reply import Sampling
+from llava_mini.serving.choice import Settings
+from llava_mini.serving.requests import BusyError, Event, Said, ServerLimits, Started, StoppingError, Ticket
+from llava_mini.serving.scheduler import Scheduler
+
+
+def make(**changes: Any) -> Assistant:
+    """An assistant that always uses up its tokens."""
+    model = tiny_model(**changes)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return Assistant(model, tiny_processor(model.config), "tiny")
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Assistant:
+    return make()
+
+
+@pytest.fixture
+def scheduler(assistant: Assistant) -> Iterator[Scheduler]:
+    made = Scheduler(assistant)
+    yield made
+    made.close(grace_s=0)
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    return encoded(Image.new("RGB", (40, 30), colour), "PNG")
+
+
+def asked(text: str, *files: bytes) -> list[dict[str, Any]]:
+    media = [{"type": "image", "data": file} for file in files]
+    return [{"role": "user", "content": [*media, {"type": "text", "text": text}]}]
+
+
+class Listener:
+    """Collects what is told."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def texts(self, choices: int = 1) -> list[str]:
+        """Wait for the end; the text of each choice."""
+        texts, ended = [""] * choices, 0
+        while ended < choices:
+            event = self.events.get(timeout=60)
+            if isinstance(event, LlavaMiniError):
+                raise event
+            if isinstance(event, Said):
+                texts[event.choice] += event.piece.text
+                ended += event.piece.ending is not None
+        return texts
+
+
+def send(scheduler: Scheduler, messages: list[dict[str, Any]], **settings: Any) -> tuple[Listener, Ticket]:
+    listener = Listener()
+    return listener, scheduler.submit(messages, Settings(**settings), listener.events.put)
+
+
+QUESTIONS = [
+    ("what", (RED,)),
+    ("which of the colours is it now", (GREEN, BLUE)),
+    ("a", ()),
+    ("is it red or is it blue or is it none of the two", (BLUE,)),
+    ("where", (RED,)),
+]
+
+
+@pytest.mark.parametrize("lengths", [(8,) * 5, (2, 11, 5, 1, 7)], ids=["together", "leaving one by one"])
+def test_requests_of_one_batch_are_answered_as_if_alone(
+    assistant: Assistant, scheduler: Scheduler, lengths: tuple[int, ...]
+) -> None:
+    sent = [
+        send(scheduler, asked(text, *map(png, colours)), max_tokens=length)[0]
+        for (text, colours), length in zip(QUESTIONS, lengths, strict=True)
+    ]
+    for (text, colours), length, listener in zip(QUESTIONS, lengths, sent, strict=True):
+        alone = assistant.ask(text, *map(png, colours), sampling=Sampling(max_new_tokens=length))
+        assert listener.texts()[0].strip() == alone.text
+
+
+def test_a_request_joins_while_others_are_answered(assistant: Assistant, scheduler: Scheduler) -> None:
+    long, _ = send(scheduler, asked("what", png(RED)), max_tokens=60)
+    assert isinstance(long.events.get(timeout=60), Started)
+    late, _ = send(scheduler, asked("which", png(BLUE)), max_tokens=3)
+    assert late.texts()[0].strip() == assistant.ask("which", png(BLUE), sampling=Sampling(max_new_tokens=3)).text
+    assert long.texts()[0].strip() == assistant.ask("what", png(RED), sampling=Sampling(max_new_tokens=60)).text
+
+
+def test_later_turns_and_videos_are_read_as_a_chat_reads_them(assistant: Assistant, scheduler: Scheduler) -> None:
+    film = video([RED] * 8 + [GREEN] * 8)
+    chat = assistant.chat(film)
+    first = chat.ask("what", sampling=Sampling(max_new_tokens=4)).text
+    second = chat.ask("which", sampling=Sampling(max_new_tokens=4)).text
+    turns = [
+        *asked("what", film),
+        {"role": "assistant", "content": [{"type": "text", "text": first}]},
+        *asked("which"),
+    ]
+    listener, _ = send(scheduler, turns, max_tokens=4)
+    assert listener.texts()[0].strip() == second
+
+
+def test_what_is_told_before_the_first_token_is_what_the_question_costs(scheduler: Scheduler) -> None:
+    listener, _ = send(scheduler, asked("what", png(RED), video([RED] * 16)), max_tokens=1)
+    started = listener.events.get(timeout=60)
+    assert isinstance(started, Started)
+    assert started.frames == started.vision_tokens
+    assert started.frames > 1 < started.prompt_tokens
+
+
+def test_a_picture_is_encoded_once_for_all_who_ask_about_it(assistant: Assistant, scheduler: Scheduler) -> None:
+    send(scheduler, asked("what", png((1, 2, 3))), max_tokens=1)[0].texts()
+    runs: list[int] = []
+    hook = assistant.model.model.vision_tower.register_forward_hook(lambda *_: runs.append(1))
+    for text in ("where", "which"):
+        send(scheduler, asked(text, png((1, 2, 3))), max_tokens=1)[0].texts()
+    hook.remove()
+    assert not runs
+
+
+def test_the_same_seed_gives_the_same_answers_and_each_choice_its_own(scheduler: Scheduler) -> None:
+    def drawn(seed: int) -> list[str]:
+        listener, _ = send(scheduler, asked("what"), max_tokens=8, temperature=1.0, seed=seed, choices=3)
+        return listener.texts(3)
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 3
+
+
+def test_top_p_leaves_only_the_likeliest(scheduler: Scheduler) -> None:
+    likeliest = send(scheduler, asked("what"), max_tokens=6)[0].texts()
+    assert send(scheduler, asked("what"), max_tokens=6, temperature=1.5, top_p=1e-6)[0].texts() == likeliest
+
+
+def test_an_answer_ends_before_a_stop_text_and_never_shows_its_beginning(scheduler: Scheduler) -> None:
+    whole = send(scheduler, asked("what"), max_tokens=12)[0].texts()[0]
+    assert len(whole) > 6
+    stop = whole[4:7]
+    listener, _ = send(scheduler, asked("what"), max_tokens=12, stop=(stop, "never there"))
+    assert listener.texts()[0] == whole[: whole.index(stop)]
+
+
+def test_logprobs_are_those_of_the_model_and_one_a_token(assistant: Assistant, scheduler: Scheduler) -> None:
+    listener, _ = send(scheduler, asked("what"), max_tokens=5, top_logprobs=2)
+    told = []
+    while True:
+        event = listener.events.get(timeout=60)
+        if isinstance(event, Said):
+            told += event.piece.logprobs
+            if event.piece.ending:
+                assert event.tokens == 5
+                break
+    assert len(told) == 5
+    messages = asked("what")
+    inputs: Any = assistant.processor.tokenize_conversations([messages], add_generation_prompt=True)
+    with torch.no_grad():
+        logits = assistant.model(input_ids=inputs["input_ids"]).logits[0, -1].log_softmax(dim=-1)
+    assert told[0].logprob == pytest.approx(float(logits.max()), abs=1e-4)
+    assert [value for _, value in told[0].top] == pytest.approx(logits.topk(2).values.tolist(), abs=1e-4)
+
+
+def test_a_request_that_is_cancelled_leaves_the_batch_and_the_others_go_on(
+    assistant: Assistant, scheduler: Scheduler
+) -> None:
+    gone, ticket = send(scheduler, asked("what"), max_tokens=100)
+    stays, _ = send(scheduler, asked("where"), max_tokens=20)
+    assert isinstance(gone.events.get(timeout=60), Started)
+    ticket.cancel()
+    assert stays.texts()[0].strip() == assistant.ask("where", sampling=Sampling(max_new_tokens=20)).text
+    send(scheduler, asked("a"), max_tokens=1)[0].texts()
+    assert (scheduler.running, scheduler.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("messages", "settings", "kind", "words"),
+    [
+        (asked("what", b"no picture"), {}, MediaError, "give a JPEG"),
+        (asked("what", png_bomb()), {}, MediaError, "pixels"),
+        (asked("what", png(RED)[:60]), {}, MediaError, "damaged"),
+        (asked("what", *[png(RED)] * 17), {}, InputError, "17 pictures"),
+        (asked("what " * 5000), {}, InputError, "context"),
+        (asked("what"), {"max_tokens": 5000}, InputError, "at most 2048"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_in_one_line_and_harms_nobody(
+    scheduler: Scheduler, messages: list[dict[str, Any]], settings: dict[str, Any], kind: type, words: str
+) -> None:
+    good, _ = send(scheduler, asked("where"), max_tokens=8)
+    bad, _ = send(scheduler, messages, **settings)
+    with pytest.raises(kind, match=words) as raised:
+        bad.texts()
+    assert "\n" not in str(raised.value)
+    assert good.texts()[0]
+
+
+def test_a_full_server_refuses_and_says_when_to_come_back(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant, ServerLimits(waiting=2))
+    blocked = threading.Event()
+    scheduler.run(blocked.wait)  # the language model is busy: nobody can be answered
+    sent = [send(scheduler, asked("what"), max_tokens=2)[0] for _ in range(2)]
+    with pytest.raises(BusyError, match="try again in") as raised:
+        send(scheduler, asked("what"))
+    assert raised.value.retry_after_s >= 1
+    blocked.set()
+    assert all(listener.texts()[0] for listener in sent)
+    scheduler.close(grace_s=0)
+
+
+@pytest.mark.parametrize("limits", [ServerLimits(rows=2), ServerLimits(places=60), ServerLimits(prefill_tokens=1)])
+def test_who_does_not_fit_waits_and_is_answered(assistant: Assistant, limits: ServerLimits) -> None:
+    scheduler = Scheduler(assistant, limits)
+    sent = [send(scheduler, asked(text), max_tokens=5)[0] for text in ("what", "where", "which", "a", "is")]
+    for text, listener in zip(("what", "where", "which", "a", "is"), sent, strict=True):
+        assert listener.texts()[0].strip() == assistant.ask(text, sampling=Sampling(max_new_tokens=5)).text
+    scheduler.close(grace_s=0)
+
+
+def test_a_server_that_stops_finishes_what_it_took_and_takes_no_more(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant)
+    sent = [send(scheduler, asked("what"), max_tokens=20)[0] for _ in range(3)]
+    scheduler.close(grace_s=60)
+    assert all(listener.texts()[0] for listener in sent)
+    with pytest.raises(StoppingError, match="stopping"):
+        send(scheduler, asked("what"))
+
+
+def test_who_is_not_finished_in_time_is_told(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant)
+    blocked = threading.Event()
+    scheduler.run(blocked.wait)
+    listener, _ = send(scheduler, asked("what"))
+    closing = threading.Thread(target=scheduler.close, kwargs={"grace_s": 0})
+    closing.start()
+    with pytest.raises(StoppingError):
+        listener.texts()
+    blocked.set()
+    closing.join()
+
+
+def test_a_failure_of_the_language_model_ends_its_rows_and_not_the_server(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(assistant)
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler._batch, "step", lambda _: 1 / 0)
+        listener, _ = send(scheduler, asked("what"), max_tokens=5)
+        with pytest.raises(ModelError, match="failed"):
+            listener.texts()
+    assert send(scheduler, asked("what"), max_tokens=5)[0].texts()[0]
+    scheduler.close(grace_s=0)
+
+
+def test_an_engine_that_cannot_change_its_batch_is_refused(assistant: Assistant) -> None:
+    with pytest.raises(ModelError, match="int8"):
+        Scheduler(Assistant(assistant.model, assistant.processor, "tiny", "x.gguf"))
