@@ -3,6 +3,7 @@
 Colours: Okabe and Ito, "Color Universal Design" (2008).
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "llava-mini",
 }
+_LETTERS_AN_INCH = 14
 
 
 def save(figure: Figure, path: Path, title: str) -> None:
-    """Write a figure as PNG and SVG."""
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
+    """Write a figure as PNG and SVG; a long title is broken at its width."""
+    letters = int(figure.get_figwidth() * _LETTERS_AN_INCH)
+    figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=9, x=0.01, ha="left", parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".png"), dpi=150)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

@@ -42,45 +42,31 @@ def entropy(profile: Mapping[str, Any], path: Path, *, tokens: int) -> None:
         axis.axhline(np.log(tokens), color=GREY, linestyle="--", linewidth=1)
         axis.set_ylabel("entropy over vision tokens, nats")
         axis.legend(loc="best")
-        save(
-            figure, path, f"{profile['model']}, {profile['n']} questions, {tokens} vision tokens, dashed: log {tokens}"
-        )
+        axis.annotate(f"log {tokens}", (0, np.log(tokens)), fontsize=8, va="bottom")
+        save(figure, path, f"{profile['model']}, {profile['n']} questions, bands: 95 %")
 
 
 def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> None:
     """Draw accuracy without vision tokens: from a layer on, up to a layer, and in a window that begins there."""
     ends = {row["where"]: row for row in rows if row["where"] in ("none", "all")}
-    layers = ends["all"]["end"]
+    found = {where: [row for row in rows if row["where"] == where] for where in GAPS}
+    drawn = {where: own for where, own in found.items() if own}
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = _panels(1, "layer")
-        for where, place in (("from", "first"), ("up to", "end"), ("window", "first")):
-            found = [row for row in rows if row["where"] == where]
-            if not found:
-                continue
-            at, mean = (
-                [100 * row[key] if key == "accuracy" else row[key] for row in found] for key in (place, "accuracy")
-            )
-            width = found[0]["end"] - found[0]["first"]
-            name = {"from": "removed from layer on", "up to": "removed up to layer"}.get(
-                where, f"removed in {width} layers"
-            )
-            axis.plot(at, mean, color=GAPS[where], marker="o", markersize=3, label=name)
-            axis.fill_between(
-                at,
-                [100 * row["low"] for row in found],
-                [100 * row["high"] for row in found],
-                color=GAPS[where],
-                alpha=0.15,
-                linewidth=0,
-            )
-        for name, line in (("none", "-"), ("all", "--")):
-            axis.axhline(100 * ends[name]["accuracy"], color=GREY, linestyle=line, linewidth=1)
-            axis.annotate(
-                f"{name} removed", (layers, 100 * ends[name]["accuracy"]), fontsize=8, va="bottom", ha="right"
-            )
-        axis.set_xlim(0, layers)
-        axis.set_ylabel("right answers, %")
-        axis.legend(loc="best")
+        figure, axes = _panels(len(drawn), "layer", width=3.0)
+        for axis, (where, own) in zip(axes, drawn.items(), strict=True):
+            at = [row["end" if where == "up to" else "first"] for row in own]
+            low, mean, high = ([100 * row[key] for row in own] for key in ("low", "accuracy", "high"))
+            axis.plot(at, mean, color=GAPS[where], marker="o", markersize=3)
+            axis.fill_between(at, low, high, color=GAPS[where], alpha=0.2, linewidth=0)
+            for name, line in (("none", "-"), ("all", "--")):
+                axis.axhline(
+                    100 * ends[name]["accuracy"], color=GREY, linestyle=line, linewidth=1, label=f"{name} removed"
+                )
+            window = f"removed in {own[0]['end'] - own[0]['first']} layers, the first"
+            axis.set_xlabel({"from": "removed from layer … on", "up to": "removed up to layer"}.get(where, window))
+            axis.set_xlim(0, ends["all"]["end"])
+        axes[0].set_ylabel("right answers, %")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         save(figure, path, f"{model}, {ends['all']['n']} questions, bands: 95 %")
 
 
@@ -127,8 +113,8 @@ def words(reading: Mapping[str, Any], path: Path, *, title: str) -> None:
         save(figure, path, title)
 
 
-def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * count, 2.8), layout="constrained")
+def _panels(count: int, label: str, *, width: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width * count, 2.8), layout="constrained")
     first = figure.add_subplot(1, count, 1)
     axes = [first, *(figure.add_subplot(1, count, place + 1, sharey=first) for place in range(1, count))]
     for axis in axes:
