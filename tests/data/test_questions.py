@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llava_mini.data.questions import Question, ask_about, is_correct
+from llava_mini.data.relations import ask_relations
 from llava_mini.data.scenes import SHAPES, Scene, SceneLibrary, SceneObject, draw_scene
 
 NAMES = (
@@ -120,6 +121,25 @@ def test_a_noun_does_not_tell_the_side_it_is_on(questions: list[Question]) -> No
         if question.kind == "left_right" and question.accepted[0] in ("left", "right"):
             sides[noun_of(question, (*APART, *SHAPES))].add(question.accepted[0])
     assert sum(found == {"left", "right"} for found in sides.values()) >= 10
+
+
+def test_either_side_is_asked_of_the_thing_that_is_named_first_and_never_measured() -> None:
+    left, right = thing("dog", (10, 100, 90, 160)), thing("rose", (160, 90, 250, 170))
+    beside, above = (
+        make_scene(left, right),
+        make_scene(thing("dog", (90, 5, 160, 80)), thing("rose", (95, 170, 160, 250))),
+    )
+    for scene, dog, rose in ((beside, "left", "right"), (above, "above", "below")):
+        asked_ = [q for seed in range(80) for q in ask_relations(scene, random.Random(seed)) if " or " in q.text]
+        either = [q for q in asked_ if re.match(r"Is the (dog|rose) (to the|above|below)", q.text)]
+        assert len(either) == 80
+        for question in either:
+            assert is_correct(question, question.answer)
+            assert (dog if question.text.startswith("Is the dog") else rose) in question.answer.lower()
+            assert not is_correct(question, rose if question.text.startswith("Is the dog") else dog)
+        assert 25 < sum(question.text.startswith("Is the dog") for question in either) < 55
+        measured = [q.text for seed in range(80) for q in ask_about(scene, random.Random(seed), NAMES)]
+        assert not [text for text in measured if re.match(r"Is the \w+ (to the left|above) .* or ", text)]
 
 
 def test_names_are_asked_in_many_ways() -> None:

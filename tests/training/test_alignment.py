@@ -7,7 +7,15 @@ from torch.nn import functional as F
 
 from llava_mini.data.prepared import PreparedScene
 from llava_mini.data.scenes import Scene, SceneObject
-from llava_mini.training.alignment import ACROSS, DOWN, PatchAlignment, WordTable, alignment_targets
+from llava_mini.training.alignment import (
+    ACROSS,
+    DOWN,
+    PatchAlignment,
+    WordTable,
+    alignment_targets,
+    imagine_classes,
+    imagine_photographs,
+)
 
 NO_BOXES = torch.full((1, 9, 4), torch.nan)
 WORDS = ("cat", "red", *ACROSS, "top", "bottom")
@@ -53,3 +61,24 @@ def test_a_patch_is_asked_for_the_way_to_its_object_and_for_its_size() -> None:
     boxes = alignment_targets([scene], objective_table())["boxes"][0]
     assert boxes.isfinite().all(dim=-1).tolist() == [False] * 5 + [True] + [False] * 3
     torch.testing.assert_close(boxes[5], torch.tensor([0.75 - 2.5 / 3, 0.0, 0.5, 0.5]))
+
+
+def test_no_patch_of_an_imagined_photograph_need_be_sure_but_all_together_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    classifier = torch.nn.Linear(200, 100)
+    features, classes = torch.rand(60, 81, 248, generator=generator), torch.arange(60)
+
+    def right(imagine: object) -> tuple[float, float]:
+        made = imagine(features, classifier, classes, generator=generator)  # type: ignore[operator]
+        assert torch.equal(made[..., 200:], features[..., 200:])  # what the classifier does not read
+        assert made[..., :200].min() >= 0
+        assert made[..., :200].max() <= 6
+        scores = classifier(made[..., :200])
+        patches = (scores.argmax(dim=-1) == classes[:, None]).float().mean()
+        return float(patches), float((scores.mean(dim=1).argmax(dim=-1) == classes).float().mean())
+
+    patches, together = right(imagine_photographs)
+    assert 0.2 < patches < 0.6
+    assert together > 0.85
+    assert right(imagine_classes)[1] < together
+    assert len(imagine_photographs(features[:0], classifier, classes[:0], generator=generator)) == 0

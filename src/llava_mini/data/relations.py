@@ -27,9 +27,40 @@ _LARGEST_PLACED = 0.54
 
 
 def ask_relations(scene: Scene, rng: random.Random) -> list[Question]:
-    """Ask how things stand to each other and in the picture, at most one question of a kind, in random order."""
-    asked = (*ask_left_right(scene, rng), *ask_above_below(scene, rng), *ask_bigger(scene, rng), *ask_where(scene, rng))
+    """Ask how things stand to each other and in the picture, at most two questions of a kind, in random order.
+
+    The plainest form, "to the left or to the right of", is asked here alone: a step towards the others, not a measure.
+    """
+    asked = (
+        *ask_left_right(scene, rng),
+        *ask_above_below(scene, rng),
+        *ask_bigger(scene, rng),
+        *ask_where(scene, rng),
+        *_ask_either(scene, rng),
+    )
     return rng.sample(asked, len(asked))
+
+
+def _ask_either(scene: Scene, rng: random.Random) -> Iterator[Question]:
+    """Ask on which side of one thing another stands, along the axis on which they are further apart."""
+    things = only_ones(scene)
+    if len(things) < 2:
+        return
+    one, other = rng.sample(things, 2)
+    gaps = [here - there for here, there in zip(one.centre, other.centre, strict=True)]
+    axis = 0 if abs(gaps[0]) > abs(gaps[1]) else 1
+    if abs(gaps[axis]) < 0.2:
+        return
+    near, far = ("left", "right") if axis == 0 else ("top", "bottom")
+    side = near if gaps[axis] < 0 else far
+    kind: _SideKind = "left_right" if axis == 0 else "above_below"
+    is_, choices = verb(one.name), [_BESIDE[near], _BESIDE[far]]
+    rng.shuffle(choices)
+    texts = (f"{cap(is_)} the {one.name} {' or '.join(choices)} the {other.name}?",)
+    sentences = (f"The {one.name} {is_} {_BESIDE[side]} the {other.name}.",)
+    short = side if axis == 0 else _BESIDE[side]
+    accepted, rivals = side_words(side), side_words(_OPPOSITE[side])
+    yield pose(kind, rng, texts, sentences, short=short, accepted=accepted, rivals=rivals)
 
 
 def ask_left_right(scene: Scene, rng: random.Random) -> Iterator[Question]:

@@ -17,6 +17,7 @@ from llava_mini.data.prepared import PreparedScene
 from llava_mini.data.scenes import Scene
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
+_FADED, _PHOTOGRAPH_STRENGTH, _OTHER_STRENGTH, _OTHER_CLASSES = 0.6, 16.0, 6.0, 6
 ACROSS, DOWN = ("left", "middle", "right"), ("top", "middle", "bottom")
 
 
@@ -165,6 +166,41 @@ def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *,
             region + strength * direction
         ).clamp(0, 6)
     return made.flatten(1, 2)
+
+
+def imagine_photographs(
+    features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator
+) -> Tensor:
+    """Plant ImageNet classes as photographs show them: no patch is sure of its class, the mean of all is.
+
+    The scene fades, a large rectangle of cells is moved along the class by a strength of its own each, and every cell
+    along one of a few other classes. Of photographs that the tower names rightly a third of the cells do; of these
+    0.4, and the mean of four in five (docs/lab_book.md).
+
+    Args:
+        features: `(B, N², d_v)`.
+        classes: `(B,)`, one class a picture.
+    """
+    count, cells, _ = features.shape
+    side, channels = int(cells**0.5), classifier.in_features
+    directions = F.normalize(classifier.weight, dim=-1)
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    others = torch.randint(0, len(directions), (count, _OTHER_CLASSES), generator=generator)
+    others = others.gather(1, torch.randint(0, _OTHER_CLASSES, (count, cells), generator=generator))
+    strength = _PHOTOGRAPH_STRENGTH * chance(count, side, side)
+    for row in strength:
+        for line in (row, row.T):
+            length = int(torch.randint(round(0.6 * side), side + 1, (), generator=generator))
+            first = int(torch.randint(0, side - length + 1, (), generator=generator))
+            line[:first] = line[first + length :] = 0
+    own = strength.flatten(1)[..., None] * directions[classes][:, None]
+    rest = _OTHER_STRENGTH * chance(count, cells, 1) * directions[others]
+    made = features.clone()
+    made[..., :channels] = (_FADED * made[..., :channels] + own + rest).clamp(0, 6)
+    return made
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:

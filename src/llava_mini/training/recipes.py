@@ -146,6 +146,24 @@ def embedded() -> Recipe:
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
+            Stage(
+                "photographs",
+                "answers",
+                {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                Scenes(
+                    *(4, 2),
+                    questions_per_picture=4,
+                    relations=5,
+                    turns=3,
+                    texts=1,
+                    pairs=3,
+                    imagined=0.35,
+                    photographs=0.8,
+                ),
+                steps=700,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
         ),
     )
 

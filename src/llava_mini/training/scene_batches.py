@@ -19,7 +19,7 @@ from llava_mini.data.questions import Question, ask_about, ask_name, ask_presenc
 from llava_mini.data.relations import ask_relations
 from llava_mini.inputs.chat import ChatTokens, tokenize_chat
 from llava_mini.inputs.processor import LlavaMiniProcessor
-from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes
+from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes, imagine_photographs
 from llava_mini.training.grounding import grounding_batch
 from llava_mini.training.stages import Scenes, Stage
 
@@ -71,11 +71,13 @@ class SceneCollator:
         features = torch.cat([scene.features for scene in scenes])  # (M, P, N², d_v)
         classes = torch.multinomial(self._chances, len(scenes), replacement=True, generator=generator)
         if self.classifier is not None and any(planted):
-            rows = torch.tensor(planted)
-            with torch.no_grad():
-                features[rows, 0] = imagine_classes(
-                    features[rows, 0], self.classifier, classes[rows], generator=generator
-                )
+            photographs = torch.tensor([here and self._is_photograph(rng) for here in planted])
+            for rows, imagine in (
+                (torch.tensor(planted) & ~photographs, imagine_classes),
+                (photographs, imagine_photographs),
+            ):
+                with torch.no_grad():
+                    features[rows, 0] = imagine(features[rows, 0], self.classifier, classes[rows], generator=generator)
         names = [self.class_names[int(number)] if here else None for number, here in zip(classes, planted, strict=True)]
         if self.stage.objective == "alignment":
             return self._alignment(scenes, features, names)
@@ -85,6 +87,9 @@ class SceneCollator:
         if self.stage.grounding_weight:
             batch["mentions"] = self._grounding(scenes, names, rng)
         return batch
+
+    def _is_photograph(self, rng: random.Random) -> bool:
+        return bool(self.data.photographs) and rng.random() < self.data.photographs
 
     def _alignment(
         self, scenes: Sequence[PreparedScene], features: Tensor, planted: list[str | None]

@@ -57,6 +57,8 @@ class Scenes:
     """Pairs of names beside them, the second of which is asked how it stands to the first."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
+    photographs: Share = 0.0
+    """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
     kinds: tuple[str, ...] = ()
     """Question kinds that are asked; empty: all."""
     held_out: Amount = 0
