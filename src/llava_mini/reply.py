@@ -103,7 +103,7 @@ class Served(Protocol):
         stop: Sequence[str] = (),
         choices: int = 1,
         at_once: bool = False,
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         """Answer `(L, d)` embeddings piece by piece; `at_once`: each answer in one."""
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ class VllmServers:
         stop: Sequence[str] = (),
         choices: int = 1,
         at_once: bool = False,
-    ) -> Iterator[Said]:
+    ) -> Generator[Said]:
         """Answer `(L, d)` embeddings piece by piece; whoever stops reading stops the server's work.
 
         Args:
