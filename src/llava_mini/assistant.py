@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.tensors import tensor_files
 from llava_mini.devices import find_device, find_dtype
-from llava_mini.engines import attach
+from llava_mini.engines import attach, is_served
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.ahead import read_ahead
 from llava_mini.inputs.chat import Messages
@@ -27,7 +27,7 @@ from llava_mini.model.chunking import frames_per_chunk, kept_bytes
 from llava_mini.model.dialogue import Dialogue, Footage
 from llava_mini.model.prefix_cache import PrefixCache, content_key
 from llava_mini.model.vision_prefix import VisionPrefix
-from llava_mini.reply import Answer, Reply, Sampling
+from llava_mini.reply import Answer, Reply, Sampling, Served
 
 File = str | Path | bytes | Image.Image
 EMBEDDED = "embedded"
@@ -43,9 +43,18 @@ class Assistant:
     'It is a cat.'
     """
 
-    def __init__(self, model: Any, processor: Any, name: str = "model", engine: str = "torch") -> None:
+    def __init__(
+        self, model: Any, processor: Any, name: str = "model", engine: str = "torch", served: Served | None = None
+    ) -> None:
+        """Join what was loaded.
+
+        Args:
+            engine: where the language model runs (`llava_mini.engines`).
+            served: the servers that run it, where the model itself does not.
+        """
         self.model = model
         self.engine = engine
+        self.served = served
         self.processor = processor
         self.name = name
         self.kept: PrefixCache[VisionPrefix] = PrefixCache(KEPT_PICTURES_MB * 2**20)
@@ -71,7 +80,8 @@ class Assistant:
                 that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
-            engine: where the language model runs: "torch", "int8", or a `.gguf` file (`llava_mini.engines`).
+            engine: where the language model runs: "torch", "int8", a `.gguf` file, or "http://…/v1" for servers of
+                vLLM, with commas between several (`llava_mini.engines`).
 
         Raises:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.
@@ -93,6 +103,10 @@ class Assistant:
             config = AutoConfig.from_pretrained(source)
             if config.model_type != "llava_mini":
                 raise ModelError(f"{name} is a {config.model_type} model; a llava_mini model is needed")
+            if config.language_model_elsewhere and not is_served(engine):
+                raise ModelError(
+                    f"{name} holds no language model; start vLLM with the folder beside it, and give --engine http://…"
+                )
             processor = AutoProcessor.from_pretrained(source)
             if Path(source).is_dir():
                 tensor_files(Path(source))  # an index may name a pickle, or a file somewhere else
@@ -115,8 +129,12 @@ class Assistant:
         if hd and loaded.config.tiles == 1:
             loaded.config.tiles = processor.tiles = 2
         loaded.to(where).eval()
-        attach(loaded, engine)
-        return cls(loaded, processor, name, engine)
+        return cls(loaded, processor, name, engine, attach(loaded, engine))
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the language model tells where it looked: not in llama.cpp, and not on a server."""
+        return self.served is None and not self.engine.endswith(".gguf")
 
     @torch.no_grad()
     def encode(self, item: Picture | Video, on_frames: Callable[[int], object] | None = None) -> VisionPrefix:
@@ -251,8 +269,9 @@ class Chat:
             InputError: when the question is empty, or the conversation is longer than the model's context.
         """
         sampling = sampling or Sampling()
-        if attention and self._assistant.engine.endswith(".gguf"):
-            raise InputError("llama.cpp does not say where it looked; leave the engine out to see moments")
+        if attention and not self._assistant.looks_inside:
+            engine = "llama.cpp" if self._assistant.served is None else "vLLM"
+            raise InputError(f"{engine} does not say where it looked; leave the engine out to see moments")
         if not question.strip():
             raise InputError("the question is empty; type what you want to know")
         started, self._opened = self._opened if not self.messages else time.perf_counter(), time.perf_counter()
@@ -278,6 +297,7 @@ class Chat:
             on_end=remember,
             busy=self._busy,
             moments=self._moments() if attention else (),
+            served=self._assistant.served,
         )
 
     def _moments(self) -> list[tuple[str, float] | None]:

@@ -86,6 +86,9 @@ class LlavaMiniConfig(PreTrainedConfig):
     """S: a picture is cut into S×S tiles beside the whole; 1 for standard resolution, 2 in the paper's HD model."""
     image_aspect_ratio: Literal["crop", "pad", "stretch"] = "pad"
     """How a picture becomes square: padded with the mean colour, centre-cropped (released "square"), or squashed."""
+    language_model_elsewhere: str = ""
+    """Name under which a server serves the language model of a folder that holds all but its layers and head
+    (`llava-mini export --llm`); empty: they are here."""
     frame_memory_mb: int = 128
     """Memory for the frames that are worked on at a time, in MiB: it sets the chunk of a long video, and no result."""
     tie_word_embeddings: bool = False
@@ -94,7 +97,7 @@ class LlavaMiniConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.vision_config = _resolve(self.vision_config, default="clip_vision_model")
         self.text_config = _resolve(self.text_config, default="llama")
-        self.tie_word_embeddings = self.text.tie_word_embeddings
+        self.tie_word_embeddings = self.text.tie_word_embeddings and not self.language_model_elsewhere
         super().__post_init__(**kwargs)
         self._check()
 

@@ -24,6 +24,10 @@ class ModelError(LlavaMiniError):
     """A model folder, adapter or package that is missing or does not fit."""
 
 
+class EngineError(LlavaMiniError):
+    """A server that runs the language model cannot be reached, refuses, or runs another one."""
+
+
 class DataError(LlavaMiniError):
     """Training or evaluation data that is missing or malformed."""
 

@@ -3,8 +3,9 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Protocol
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
@@ -68,6 +69,44 @@ class Sampling:
             raise InputError(f"seed is {self.seed}; it must be between 0 and 2⁶³ − 1")
 
 
+class Piece(Protocol):
+    """What a server said."""
+
+    @property
+    def text(self) -> str:
+        """More of the answer."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer so far."""
+
+    @property
+    def ending(self) -> str | None:
+        """Why nothing follows: "stop" or "length"; None while something does."""
+
+    @property
+    def choice(self) -> int:
+        """Which of several answers it belongs to."""
+
+
+class Served(Protocol):
+    """Servers that run the language model: they are sent embeddings and give text."""
+
+    def stream(
+        self,
+        embeds: torch.Tensor,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        choices: int = 1,
+        at_once: bool = False,
+    ) -> Generator[Piece]:
+        """Answer `(L, d)` embeddings piece by piece; `at_once`: each answer in one."""
+
+
 class Reply:
     """An answer as it comes: iterate for pieces of text; `answer` holds all of it afterwards."""
 
@@ -84,11 +123,12 @@ class Reply:
         on_end: Callable[[str], None],
         busy: threading.Lock,
         moments: Sequence[tuple[str, float] | None] = (),
+        served: Served | None = None,
     ) -> None:
         self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
         self._dialogue, self._inputs = dialogue, inputs
         self._model_name, self._started, self._on_end = model_name, started, on_end
-        self._busy, self._moments = busy, moments
+        self._busy, self._moments, self._served = busy, moments, served
         self._answer: Answer | None = None
 
     @property
@@ -111,12 +151,46 @@ class Reply:
             self._busy.release()
 
     def _pieces(self) -> Iterator[str]:
-        streamer = _CountingStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
-        stop = threading.Event()
-        failed: list[BaseException] = []
-        made: list[torch.Tensor] = []
         # In the reader's own thread: whoever reads a long video can stop it.
         prompt = self._dialogue.advance(self._inputs["input_ids"], self._inputs["instruction_mask"])
+        clock, made, pieces = _Clock(), list[torch.Tensor](), list[str]()
+        with closing(self._told(prompt, clock) if self._served else self._generated(prompt, clock, made)) as source:
+            for piece in source:
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+        text = "".join(pieces).strip()
+        self._on_end(text)
+        asked = self._inputs["input_ids"]
+        self._answer = Answer(
+            text=text,
+            vision_tokens=int((asked == self._model.config.image_token_id).sum()),
+            prompt_tokens=int(asked.shape[1]),
+            seconds_to_first_token=round((clock.first or time.perf_counter()) - self._started, 4),
+            tokens_per_second=round(clock.rate, 2),
+            model=self._model_name,
+            frames=self._frames(made[0]) if any(self._moments) else (),
+        )
+
+    def _told(self, prompt: dict[str, Any], clock: "_Clock") -> Generator[str]:
+        """Give what the servers say."""
+        assert self._served is not None
+        sampling = self._sampling
+        said = self._served.stream(
+            prompt["inputs_embeds"][0],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+        )
+        for piece in said:
+            clock.tick(piece.tokens)
+            yield piece.text
+
+    def _generated(self, prompt: dict[str, Any], clock: "_Clock", made: list[torch.Tensor]) -> Generator[str]:
+        """Give what the model generates, in a thread of its own; its tokens are put into `made`."""
+        streamer = _CountingStreamer(clock, self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        stop = threading.Event()
+        failed: list[BaseException] = []
 
         def generate() -> None:
             try:
@@ -136,31 +210,13 @@ class Reply:
 
         worker = threading.Thread(target=generate, daemon=True)
         worker.start()
-        pieces: list[str] = []
         try:
-            for piece in streamer:
-                if piece:
-                    pieces.append(piece)
-                    yield piece
+            yield from streamer
         finally:
             stop.set()
             worker.join()
         if failed:
             raise failed[0]
-        text = "".join(pieces).strip()
-        self._on_end(text)
-        first, last = streamer.first or time.perf_counter(), streamer.last or time.perf_counter()
-        rate = (streamer.count - 1) / (last - first) if streamer.count > 1 and last > first else 0.0
-        asked = self._inputs["input_ids"]
-        self._answer = Answer(
-            text=text,
-            vision_tokens=int((asked == self._model.config.image_token_id).sum()),
-            prompt_tokens=int(asked.shape[1]),
-            seconds_to_first_token=round(first - self._started, 4),
-            tokens_per_second=round(rate, 2),
-            model=self._model_name,
-            frames=self._frames(made[0]) if any(self._moments) else (),
-        )
 
     def _frames(self, answer: torch.Tensor) -> tuple[FrameAttention, ...]:
         """Add up the attention to the C² tokens of each frame."""
@@ -172,18 +228,38 @@ class Reply:
         )
 
 
-class _CountingStreamer(TextIteratorStreamer):
-    """A streamer that knows when the first and the last token came, and how many there were."""
+class _Clock:
+    """When the first and the last token came, and how many there were."""
 
     first: float | None = None
     last: float | None = None
     count = 0
 
-    def put(self, value: torch.Tensor) -> None:
-        if not self.next_tokens_are_prompt:
+    def tick(self, count: int) -> None:
+        """Note that so many tokens are there now."""
+        if count > self.count:
             self.last = time.perf_counter()
             self.first = self.first or self.last
-            self.count += 1
+            self.count = count
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second after the first; 0 for a single one."""
+        if self.first is None or self.last is None or self.count < 2 or self.last <= self.first:
+            return 0.0
+        return (self.count - 1) / (self.last - self.first)
+
+
+class _CountingStreamer(TextIteratorStreamer):
+    """A streamer that counts the tokens as they come."""
+
+    def __init__(self, clock: _Clock, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clock = clock
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.next_tokens_are_prompt:
+            self._clock.tick(self._clock.count + 1)
         super().put(value)
 
 

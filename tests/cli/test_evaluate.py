@@ -12,8 +12,8 @@ from tiny import tiny_model, tiny_processor
 
 from llava_mini import cli
 from llava_mini.evaluation.benchmarks import BENCHMARKS
-from llava_mini.evaluation.lines import read_whole_lines
 from llava_mini.evaluation.tiny import write_tiny
+from llava_mini.lines import read_whole_lines
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -22,12 +22,12 @@ from llava_mini.evaluation import answering
 from llava_mini.evaluation.answering import Asking, draw, open_source, read_answers
 from llava_mini.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from llava_mini.evaluation.judge import Ask, Judge, read_scores
-from llava_mini.evaluation.lines import mend, read_whole_lines
 from llava_mini.evaluation.measure import measure
 from llava_mini.evaluation.results import Result, compare
 from llava_mini.evaluation.samples import Answered, Sample, in_units
 from llava_mini.evaluation.tiny import write_tiny
 from llava_mini.inputs.media import FrameSampling, Video
+from llava_mini.lines import mend, read_whole_lines
 
 NAMES = [row.name for row in BENCHMARKS]
 

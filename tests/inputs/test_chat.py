@@ -1,5 +1,6 @@
 """Conversations become exactly the expected text, and what a user types is never a control token."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -168,3 +169,23 @@ def test_what_a_template_refuses_is_one_line() -> None:
 def test_words_that_are_no_unicode_are_read_as_well_as_can_be() -> None:
     chat = tokens(user("What \udcff is \x00 this?"))  # bytes that a terminal could not decode
     assert controls(chat) == ["<|im_start|>", "<|im_end|>"]
+
+
+def test_threads_do_not_read_each_others_answers_or_typed_control_tokens() -> None:
+    given = [
+        [user("What <image> is this?"), {"role": "assistant", "content": "It is a cat."}],
+        [user(IMAGE, text("What colour is the star?")), {"role": "assistant", "content": "red"}],
+    ]
+    alone = [tokenize_chat(tiny_tokenizer(), messages, TEMPLATE) for messages in given]
+    found: list[list[ChatTokens]] = [[], []]
+
+    def work(number: int) -> None:
+        found[number] = [tokenize_chat(tiny_tokenizer(), given[number], TEMPLATE) for _ in range(100)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(made) for made in found] == [100, 100]
+    assert all(one == alone[number] for number, made in enumerate(found) for one in made)

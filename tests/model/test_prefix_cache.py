@@ -64,6 +64,35 @@ def test_threads_share_it_and_the_count_stays_right() -> None:
     assert (cache.nbytes, len(cache)) == (0, 0)
 
 
+def test_what_two_threads_want_at_once_is_made_once_and_a_failure_is_nobody_elses() -> None:
+    cache, inside, go = PrefixCache(1000), threading.Event(), threading.Event()
+    made: list[str] = []
+
+    def slow() -> VisionPrefix:
+        made.append("slow")
+        inside.set()
+        assert go.wait(timeout=30)
+        raise RuntimeError("broken")
+
+    def first() -> None:
+        with pytest.raises(RuntimeError):
+            cache.find("a", slow)
+
+    def second() -> None:
+        cache.find("a", lambda: made.append("second") or prefix(0))  # type: ignore[func-returns-value]
+
+    threads = [threading.Thread(target=first), *(threading.Thread(target=second) for _ in range(3))]
+    threads[0].start()
+    assert inside.wait(timeout=30)
+    for thread in threads[1:]:
+        thread.start()
+    assert cache.find("b", lambda: prefix(1)) is not None  # others are not kept waiting
+    go.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert made == ["slow", "second"]
+
+
 def test_a_picture_is_named_by_what_it_shows() -> None:
     red = Image.new("RGB", (4, 2), "red")
     assert content_key(red) == content_key(red.copy())

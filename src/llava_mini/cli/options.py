@@ -51,7 +51,10 @@ Start = Annotated[str | None, typer.Option(metavar="TIME", help="Where to begin:
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Where to end, written likewise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Engine = Annotated[
-    str, typer.Option(help="Where the language model runs: torch, int8, or a .gguf file of 'llava-mini export'.")
+    str,
+    typer.Option(
+        help="Where the language model runs: torch, int8, a .gguf file of 'llava-mini export', or http://…/v1 of vLLM."
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 

@@ -1,37 +1,56 @@
-"""Where the language model runs: in PyTorch, in PyTorch with weights of 8 bits, or in llama.cpp.
+"""Where the language model runs: in PyTorch, in PyTorch with weights of 8 bits, in llama.cpp, or in vLLM.
 
-An engine takes embeddings and gives logits; everything before it, from pixels to fused words, stays as it is.
+An engine takes embeddings and gives logits, vLLM text; all before it, from pixels to fused words, stays as it is.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava_mini.errors import InputError
 
+if TYPE_CHECKING:
+    from llava_mini.engines.vllm import VllmServers
 
-def attach(model: Any, engine: str) -> None:
+
+def is_served(engine: str) -> bool:
+    """Tell whether an engine is the address of servers, which give text and nothing to look into."""
+    return engine.startswith(("http://", "https://"))
+
+
+def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 
     Args:
         engine: "torch" changes nothing; "int8" keeps its linear layers in 8 bits; a `.gguf` file that
-            `llava-mini export` wrote runs in llama.cpp.
+            `llava-mini export` wrote runs in llama.cpp; "http://…/v1", or several with commas between them, are
+            servers of vLLM.
+
+    Returns:
+        Who is to be asked in place of the model's `generate`; None: the model itself.
 
     Raises:
         InputError: for another word, or a file that is not there.
         ModelError: when the file is of another model, or what the engine needs is not installed.
     """
+    if is_served(engine):
+        from llava_mini.engines.vllm import VllmServers
+
+        return VllmServers.take_over(model, engine)
     if engine == "torch":
-        return
+        return None
     if engine == "int8":
         from llava_mini.engines.int8 import quantize
 
         quantize(model)
-        return
+        return None
     if not engine.endswith(".gguf"):
-        raise InputError(f"--engine is {engine!r}; it must be torch, int8, or a .gguf file of 'llava-mini export'")
+        raise InputError(
+            f"--engine is {engine!r}; it must be torch, int8, a .gguf file of 'llava-mini export', or http://…"
+        )
     path = Path(engine)
     if not path.is_file():
         raise InputError(f"there is no file {engine}; write it with 'llava-mini export --gguf {engine}'")
     from llava_mini.engines.llama_cpp import LlamaCppLanguageModel
 
     LlamaCppLanguageModel.take_over(model, path)
+    return None

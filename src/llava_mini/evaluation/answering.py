@@ -20,11 +20,11 @@ from tqdm import tqdm
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError, InputError, MediaError
 from llava_mini.evaluation.asking import answer, blank, film_length
-from llava_mini.evaluation.lines import mend, read_whole_lines
 from llava_mini.evaluation.samples import Answered, Sample, in_units
 from llava_mini.inputs.files import shown_name
 from llava_mini.inputs.media import FrameSampling, Video, load_media
 from llava_mini.inputs.processor import Media, count_frames
+from llava_mini.lines import mend, read_whole_lines
 from llava_mini.model.chunking import kept_bytes
 from llava_mini.model.vision_prefix import VisionPrefix
 

@@ -19,8 +19,8 @@ import requests
 from tqdm import tqdm
 
 from llava_mini.errors import DataError, InputError, JudgeError
-from llava_mini.evaluation.lines import mend, read_whole_lines
 from llava_mini.evaluation.samples import Answered, Unit
+from llava_mini.lines import mend, read_whole_lines
 
 PROMPTS_VERSION = 1
 """Of all prompts below; scores of two versions do not compare."""

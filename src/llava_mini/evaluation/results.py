@@ -10,9 +10,9 @@ from llava_mini.errors import DataError
 from llava_mini.evaluation.answering import SHOWN, read_answers
 from llava_mini.evaluation.benchmarks import Benchmark
 from llava_mini.evaluation.judge import PROMPTS_VERSION, Judge, judged
-from llava_mini.evaluation.lines import read_whole_lines
 from llava_mini.evaluation.metrics import interval, paired_bootstrap, points_of
 from llava_mini.evaluation.samples import Answered, Sample, Unit, flat, in_units
+from llava_mini.lines import read_whole_lines
 
 RESAMPLES = 1000
 

@@ -4,6 +4,7 @@ A template writes the control tokens; what a user types is only ever text, also 
 """
 
 import re
+import threading
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ MEDIA_KEYS = ("image", "video", "path", "url")
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
 Messages = list[dict[str, Any]]
+
+_ONE_AT_A_TIME = threading.Lock()
+"""transformers keeps one compiled template for all threads, and in it where the answers of one rendering stand; a
+tokenizer keeps whether control tokens are text. Two threads at once would read each other's."""
 
 
 class ChatTokens(NamedTuple):
@@ -56,12 +61,13 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
     _check(messages)
     control = re.compile("|".join(re.escape(token) for token in tokenizer.get_added_vocab()) or r"(?!)")
     try:
-        prompts, spans = render_jinja_template(
-            conversations=[[_guarded(message, control) for message in messages]],
-            chat_template=template,
-            return_assistant_tokens_mask="{% generation" in template or "{%- generation" in template,
-            **{**tokenizer.special_tokens_map, **render},
-        )
+        with _ONE_AT_A_TIME:
+            prompts, spans = render_jinja_template(
+                conversations=[[_guarded(message, control) for message in messages]],
+                chat_template=template,
+                return_assistant_tokens_mask="{% generation" in template or "{%- generation" in template,
+                **{**tokenizer.special_tokens_map, **render},
+            )
     except (TemplateError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"the chat template cannot read a message: {reason}") from error
@@ -69,7 +75,10 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
     ids: list[int] = []
     is_answer: list[bool] = []
     for start, piece, typed in _pieces(prompts[0]):
-        encoded = tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=typed)
+        with _ONE_AT_A_TIME:
+            encoded = tokenizer(
+                piece, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=typed
+            )
         ids += encoded["input_ids"]
         is_answer += [
             any(start + first < end and start + last > begin for begin, end in answers)

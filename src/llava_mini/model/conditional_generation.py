@@ -28,7 +28,11 @@ class LlavaMiniForConditionalGeneration(LlavaMiniPreTrainedModel, GenerationMixi
     def __init__(self, config: LlavaMiniConfig) -> None:
         super().__init__(config)
         self.model = LlavaMiniModel(config)
-        self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        self.lm_head: Any = (
+            nn.Identity()
+            if config.language_model_elsewhere
+            else nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

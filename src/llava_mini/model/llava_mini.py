@@ -16,6 +16,7 @@ from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import InputError
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.compression import build_compressor
+from llava_mini.model.elsewhere import LanguageModelElsewhere
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
 from llava_mini.model.pretrained import LlavaMiniPreTrainedModel
 from llava_mini.model.projector import RMSNorm, build_projector
@@ -50,7 +51,11 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
             if config.fusion_layers
             else None
         )
-        self.language_model: Any = AutoModel.from_config(config.text)
+        self.language_model: Any = (
+            LanguageModelElsewhere(config.text)
+            if config.language_model_elsewhere
+            else AutoModel.from_config(config.text)
+        )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

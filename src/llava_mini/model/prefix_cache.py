@@ -39,6 +39,8 @@ class PrefixCache(Generic[T]):
         self.hits = self.misses = 0
         self._kept: OrderedDict[str, T] = OrderedDict()
         self._nbytes = 0
+        self._making: dict[str, threading.Event] = {}
+        """What is being made now, and who else waits for it."""
         self._busy = threading.Lock()
 
     @property
@@ -50,13 +52,24 @@ class PrefixCache(Generic[T]):
         return len(self._kept)
 
     def find(self, key: str, make: Callable[[], T]) -> T:
-        """Return what is kept under a key, or make and keep it; two threads at once may both make it."""
-        found = self.get(key)
-        if found is not None:
-            return found
-        made = make()
-        self.put(key, made)
-        return made
+        """Return what is kept under a key, or make and keep it; of two threads that want it one waits for the other."""
+        while True:
+            with self._busy:
+                making = self._making.get(key)
+                if making is None:
+                    self._making[key] = threading.Event()
+                    break
+            making.wait()
+        try:
+            found = self.get(key)
+            if found is not None:
+                return found
+            made = make()
+            self.put(key, made)
+            return made
+        finally:
+            with self._busy:
+                self._making.pop(key).set()
 
     def get(self, key: str) -> T | None:
         """Return what is kept under a key, None for nothing."""

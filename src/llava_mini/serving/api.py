@@ -21,11 +21,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from llava_mini.assistant import Assistant
-from llava_mini.errors import LlavaMiniError, ModelError
+from llava_mini.errors import EngineError, LlavaMiniError, ModelError
 from llava_mini.serving.choice import TokenLogprob
 from llava_mini.serving.explanations import Cost, explain, moments
 from llava_mini.serving.guard import Guard, error_body
 from llava_mini.serving.metrics import Metrics
+from llava_mini.serving.relay import Relay
 from llava_mini.serving.remote import Remote
 from llava_mini.serving.requests import (
     BusyError,
@@ -67,7 +68,7 @@ class ExplanationRequest(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 502, 503)
 }
 
 
@@ -91,7 +92,7 @@ def build_app(
         grace_s: how long answers may go on once the server is stopped.
     """
     limits = limits or ServerLimits()
-    scheduler = Scheduler(assistant, limits)
+    scheduler = Scheduler(assistant, limits) if assistant.served is None else Relay(assistant, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -359,6 +360,8 @@ def _status(error: LlavaMiniError) -> tuple[int, str | None]:
         return 499, None
     if isinstance(error, ModelError):
         return 500, None
+    if isinstance(error, EngineError):
+        return 502, None
     return 400, "context_length_exceeded" if isinstance(error, TooLongError) else None
 
 

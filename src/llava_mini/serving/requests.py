@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from llava_mini.errors import InputError, LlavaMiniError
+from llava_mini.errors import InputError, LlavaMiniError, ModelError
 from llava_mini.inputs.chat import Messages
 from llava_mini.inputs.media import DEFAULT_LIMITS, MediaLimits
 from llava_mini.serving.choice import Piece, Settings
@@ -60,6 +60,10 @@ class StoppingError(LlavaMiniError):
 
 class GoneError(LlavaMiniError):
     """Whoever asked has gone."""
+
+
+class UnpreparedError(ModelError):
+    """One question's files or words failed in a way that nobody foresaw."""
 
 
 class TooLongError(InputError):

@@ -23,7 +23,15 @@ from llava_mini.inputs.chat import Messages
 from llava_mini.serving.batch import RunningBatch
 from llava_mini.serving.choice import Choice, Settings
 from llava_mini.serving.preparing import Prepared, Preparer
-from llava_mini.serving.requests import BusyError, Event, Said, ServerLimits, StoppingError, Ticket
+from llava_mini.serving.requests import (
+    BusyError,
+    Event,
+    Said,
+    ServerLimits,
+    StoppingError,
+    Ticket,
+    UnpreparedError,
+)
 
 
 class Scheduler:
@@ -36,7 +44,7 @@ class Scheduler:
             ModelError: for a model whose language model runs in llama.cpp.
         """
         if assistant.engine.endswith(".gguf"):
-            raise ModelError("the server answers in batches that change, which --engine FILE.gguf cannot; use int8")
+            raise ModelError("answers are made in batches that change, which --engine FILE.gguf cannot; use int8")
         self.assistant, self.limits = assistant, limits or ServerLimits()
         self.preparer = Preparer(assistant, self.limits)
         self._batch = RunningBatch(assistant.model)
@@ -125,8 +133,12 @@ class Scheduler:
             self._end(ticket, error)
             return
         except Exception as error:  # one request's surprise is not the others' end
-            self._end(ticket, ModelError(f"the question could not be prepared ({type(error).__name__})"))
+            self._end(ticket, UnpreparedError(f"the question could not be prepared ({type(error).__name__})"))
             return
+        self._take_in(prepared)
+
+    def _take_in(self, prepared: Prepared) -> None:
+        """Let a question wait for room in the batch."""
         with self._changed:
             self._ready.append(prepared)
             self._changed.notify_all()

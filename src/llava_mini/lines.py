@@ -1,10 +1,13 @@
 """Files of JSON lines that are written while others may stop us: only whole lines count."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llava_mini.errors import DataError
+
+_BLOCK = 2**16
 
 
 def read_whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -25,13 +28,37 @@ def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def each_whole_line(path: Path) -> Iterator[bytes]:
+    """Give a file's whole lines one by one, without their ends; none is kept.
+
+    Raises:
+        DataError: when the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line.rstrip(b"\r\n")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {(error.strerror or 'unknown error').lower()}") from error
+
+
 def mend(path: Path) -> None:
     """Cut off a last line without its end, so that the next one begins on a line of its own."""
-    if path.is_file():
-        whole = _whole(path)
-        if len(whole) < path.stat().st_size:
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = size = file.seek(0, 2)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
 
 
 def _whole(path: Path) -> bytes:
