@@ -9,7 +9,7 @@
 | data, checkpoints, engines, reply | rows below; not each other |
 | auto | rows below |
 | inputs, model | config, errors; not each other |
-| config, devices | drawing, errors, intervals, lines |
+| config, devices, lines | drawing, errors, intervals |
 
 `auto` registers the classes of inputs and model with transformers, so it imports both, and whoever builds or loads a
 model imports it. The package's own `__init__` names everybody's home and is no layer.
@@ -32,8 +32,8 @@ ROWS = (
     {"data", "checkpoints", "engines", "reply"},
     {"auto"},
     {"inputs", "model"},
-    {"config", "devices"},
-    {"drawing", "errors", "intervals", "lines"},
+    {"config", "devices", "lines"},
+    {"drawing", "errors", "intervals"},
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
