@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llava_mini.cli import analyze, ask, chat, convert, data, demo, evaluate, export, merge, profile, serve, train
+from llava_mini.cli import analyze, ask, chat, convert, data, demo, evaluate, export, merge, profile, serve, train, ui
 from llava_mini.errors import LlavaMiniError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("export")(export.export)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
+app.command("ui")(ui.ui)
 app.command("analyze")(analyze.analyze)
 app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")
