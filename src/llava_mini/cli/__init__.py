@@ -19,6 +19,7 @@ from llava_mini.cli import (
     profile,
     serve,
     train,
+    ui,
 )
 from llava_mini.errors import LlavaMiniError
 
@@ -39,6 +40,7 @@ app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("batch")(batch.batch)
+app.command("ui")(ui.ui)
 app.command("analyze")(analyze.analyze)
 app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")

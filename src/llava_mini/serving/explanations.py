@@ -13,6 +13,7 @@ from llava_mini.errors import InputError
 from llava_mini.inputs.chat import Messages
 from llava_mini.inputs.media import Picture, Video
 from llava_mini.inputs.processor import count_frames, frames_of
+from llava_mini.inputs.tiling import to_square
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.dialogue import Dialogue
 
@@ -36,7 +37,8 @@ def explain(assistant: Assistant, messages: Messages, cost: Cost | None) -> Expl
 
     Returns:
         Its `told` holds `vision_tokens`, `all_tokens` (of a model that keeps every patch), `tflops` and `frames`: of
-        each `file`, `time_s`, `picture` (JPEG, data URI) and `looked`, a grid of shares that add up to 1.
+        each `file`, `time_s`, `picture` (JPEG, data URI; square, as the model sees it) and `looked`, a grid of shares
+        over that square that add up to 1.
 
     Raises:
         InputError: when there is nothing to look at.
@@ -61,7 +63,8 @@ def explain(assistant: Assistant, messages: Messages, cost: Cost | None) -> Expl
             grids = looked.float().mean(dim=1).reshape(-1, side, side).cpu().tolist()
         for picture, time_s, grid in zip(pictures, times, grids, strict=True):
             picture.thumbnail((_SIDE_PX, _SIDE_PX))
-            frames.append({"file": number, "time_s": time_s, "picture": _jpeg(picture), "looked": grid})
+            seen = to_square(picture, assistant.processor.image_aspect_ratio)
+            frames.append({"file": number, "time_s": time_s, "picture": _jpeg(seen), "looked": grid})
     inputs: Any = assistant.processor.tokenize_conversations([messages], add_generation_prompt=True)
     tokens = count * config.tokens_per_frame
     told = {
