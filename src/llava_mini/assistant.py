@@ -96,9 +96,14 @@ class Assistant:
             processor = AutoProcessor.from_pretrained(source)
             if Path(source).is_dir():
                 tensor_files(Path(source))  # an index may name a pickle, or a file somewhere else
-            loaded, info = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=precision, use_safetensors=True, output_loading_info=True
-            )
+            if model is None and precision == torch.float32:
+                from llava_mini.checkpoints.embedded import load_assembled
+
+                loaded, info = load_assembled(Path(source))
+            else:
+                loaded, info = AutoModelForImageTextToText.from_pretrained(
+                    source, dtype=precision, use_safetensors=True, output_loading_info=True
+                )
         except ModelError:
             raise
         except Exception as error:  # the readers of damaged files raise OSError, ValueError, SafetensorError, …
