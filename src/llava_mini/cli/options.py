@@ -52,7 +52,8 @@ Start = Annotated[str | None, typer.Option(metavar="TIME", help="Where to begin:
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Where to end, written likewise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Engine = Annotated[
-    str, typer.Option(help="Where the language model runs: torch, int8, or a .gguf file of 'llava-mini export'.")
+    str,
+    typer.Option(help="What the language model runs in: torch, packed, int8, or a .gguf file of 'export'."),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 

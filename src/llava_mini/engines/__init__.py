@@ -1,4 +1,4 @@
-"""Where the language model runs: in PyTorch, in PyTorch with weights of 8 bits, or in llama.cpp.
+"""Where the language model runs: in PyTorch, with its weights laid out for a CPU or in 8 bits, or in llama.cpp.
 
 An engine takes embeddings and gives logits; everything before it, from pixels to fused words, stays as it is.
 """
@@ -13,8 +13,8 @@ def attach(model: Any, engine: str) -> None:
     """Let a model's language model run elsewhere.
 
     Args:
-        engine: "torch" changes nothing; "int8" keeps its linear layers in 8 bits; a `.gguf` file that
-            `llava-mini export` wrote runs in llama.cpp.
+        engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN; "int8" keeps
+            those of the language model in 8 bits; a `.gguf` file that `llava-mini export` wrote runs in llama.cpp.
 
     Raises:
         InputError: for another word, or a file that is not there.
@@ -22,13 +22,20 @@ def attach(model: Any, engine: str) -> None:
     """
     if engine == "torch":
         return
+    if engine == "packed":
+        from llava_mini.engines.packed import pack
+
+        pack(model)
+        return
     if engine == "int8":
         from llava_mini.engines.int8 import quantize
 
         quantize(model)
         return
     if not engine.endswith(".gguf"):
-        raise InputError(f"--engine is {engine!r}; it must be torch, int8, or a .gguf file of 'llava-mini export'")
+        raise InputError(
+            f"--engine is {engine!r}; it must be torch, packed, int8, or a .gguf file of 'llava-mini export'"
+        )
     path = Path(engine)
     if not path.is_file():
         raise InputError(f"there is no file {engine}; write it with 'llava-mini export --gguf {engine}'")
