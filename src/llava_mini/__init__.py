@@ -38,6 +38,12 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"llava_mini.{_HOMES[name]}"), name)
 
 
+def _is_command() -> bool:
+    """Tell whether the process is `llava-mini` or `python -m llava_mini`."""
+    as_module = sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv) :][:1] == ["llava_mini"]
+    return as_module or Path(sys.argv[0] if sys.argv else "").stem == "llava-mini"
+
+
 # The command registers when a verb needs a model, so that `llava-mini --help` stays instant.
-if Path(sys.argv[0] if sys.argv else "").stem != "llava-mini":
+if not _is_command():
     importlib.import_module("llava_mini.auto")

@@ -80,8 +80,8 @@ class Assistant:
                 that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
-            engine: where the language model runs: "torch", "int8", a `.gguf` file, or "http://…/v1" for servers of
-                vLLM, with commas between several (`llava_mini.engines`).
+            engine: where the language model runs: "torch", "packed", "int8", a `.gguf` file, or "http://…/v1" for servers
+                of vLLM, with commas between several (`llava_mini.engines`).
 
         Raises:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.
@@ -110,9 +110,14 @@ class Assistant:
             processor = AutoProcessor.from_pretrained(source)
             if Path(source).is_dir():
                 tensor_files(Path(source))  # an index may name a pickle, or a file somewhere else
-            loaded, info = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=precision, use_safetensors=True, output_loading_info=True
-            )
+            if model is None and precision == torch.float32:
+                from llava_mini.checkpoints.embedded import load_assembled
+
+                loaded, info = load_assembled(Path(source))
+            else:
+                loaded, info = AutoModelForImageTextToText.from_pretrained(
+                    source, dtype=precision, use_safetensors=True, output_loading_info=True
+                )
         except ModelError:
             raise
         except Exception as error:  # the readers of damaged files raise OSError, ValueError, SafetensorError, …

@@ -32,6 +32,17 @@ def test_the_cut_tower_gives_the_hidden_state_of_the_whole_tower(vision: str, la
     assert out.shape == (2, 16, 48)
 
 
+@pytest.mark.parametrize("vision", ["clip", "siglip"])
+@pytest.mark.parametrize("layer", [-3, -2, -1, 1, 2, 3])
+@torch.no_grad()
+def test_a_tower_that_keeps_one_hidden_state_gives_it_bit_for_bit(vision: str, layer: int) -> None:
+    tower = VisionTower(tiny_config(vision=vision).vision, layer).eval()
+    out = tower.encoder(pictures(), output_hidden_states=True)
+    assert torch.equal(tower(pictures()), out.hidden_states[-1][:, -16:])
+    kept = tower.encoder(pictures(), output_hidden_states=[tower.layer]).hidden_states
+    assert [state is not None for state in kept] == [False] * (len(out.hidden_states) - 1) + [True]
+
+
 def test_layers_above_the_one_used_do_not_exist() -> None:
     config = tiny_config().vision
     sizes = [sum(p.numel() for p in VisionTower(config, layer).parameters()) for layer in (-3, -2, -1)]

@@ -131,3 +131,13 @@ def test_what_cannot_be_compared_is_said(model: torch.nn.Module) -> None:
     tiles = LlavaMiniConfig.from_dict(tiny_config().to_dict() | {"tiles": 2})
     with pytest.raises(ConfigError, match="no tiles"):
         transformers_llava(random_model(tiles, torch.float32))
+
+
+def test_a_packed_engine_is_timed_in_every_form_and_another_is_refused() -> None:
+    model = random_model(tiny_config(), torch.float32)
+    machine, made = time_variants(model, WORK, forms=FORMS, asked=("first",), repeats=1, engine="packed")
+    assert machine.row_gb_s > 0
+    assert {row.form for row in made} == {"mini", "all-tokens", "transformers"}
+    assert all(row.tflops > 0 and row.row_share is not None for row in made)
+    with pytest.raises(ConfigError, match="engine is 'int8'; torch and packed are timed"):
+        time_variants(model, WORK, engine="int8")

@@ -6,6 +6,7 @@ assembled once into a cache folder that `from_pretrained` reads.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.initialization import no_init_weights
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
@@ -56,6 +58,24 @@ def embedded_folder() -> Path:
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def load_assembled(folder: Path) -> tuple[LlavaMiniForConditionalGeneration, dict[str, list[str]]]:
+    """Load the assembled model in fp32, as it lies there; its weights stay in the file until they are read.
+
+    `from_pretrained` gives the same and compiles a thousand patterns, for names that weights of other models once had.
+
+    Returns:
+        The model, and which of its weights are "missing_keys" and which of the file "unexpected_keys".
+    """
+    config = LlavaMiniConfig.from_pretrained(folder)
+    with no_init_weights():
+        model = LlavaMiniForConditionalGeneration(config)
+    found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False, assign=True)
+    model.tie_weights()
+    model.generation_config = GenerationConfig.from_pretrained(folder)
+    missing = [name for name in found.missing_keys if name not in model.all_tied_weights_keys]
+    return model.eval(), {"missing_keys": missing, "unexpected_keys": found.unexpected_keys}
 
 
 def is_assembled() -> bool:
@@ -205,7 +225,7 @@ def _package_file(package: str, path: str) -> Path:
 
 
 def _folder() -> Path:
-    return _cache() / f"embedded-{_fingerprint()}"
+    return _cache() / f"embedded-{_fingerprint(ADAPTER, ADAPTER.stat().st_mtime_ns if ADAPTER.is_file() else 0)}"
 
 
 def _cache() -> Path:
@@ -213,9 +233,10 @@ def _cache() -> Path:
     return Path(root) if os.environ.get("LLAVA_MINI_CACHE") else Path(root) / "llava-mini"
 
 
-def _fingerprint() -> str:
-    """Name the state of what is joined: this file, the chat template and the adapter."""
+@functools.cache
+def _fingerprint(adapter: Path, changed_ns: int) -> str:
+    """Name the state of what is joined: this file, the chat template and the adapter, last changed at that time."""
     digest = hashlib.sha256(Path(__file__).read_bytes() + read_template("chatml").encode())
-    if ADAPTER.is_file():
-        digest.update(ADAPTER.read_bytes())
+    if changed_ns:
+        digest.update(adapter.read_bytes())
     return digest.hexdigest()[:12]

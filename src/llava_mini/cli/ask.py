@@ -45,10 +45,8 @@ def ask(
       llava-mini ask clip.mp4 "What appears first?" --start 1:30 --fps 2 --moments 3
     """
     files, question = split_arguments(arguments)
-    from llava_mini.reply import Sampling
-
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files)
+    sampling = options.sampling(max_new_tokens, temperature, seed)
     if explain is not None and len(files) != 1:
         raise InputError(f"--explain takes one picture or video, {len(files)} were given")
     if explain is not None and engine.startswith("http"):

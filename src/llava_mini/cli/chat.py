@@ -32,10 +32,8 @@ def chat(
 
       printf 'What is this?\\nWhat colour is it?\\n' | llava-mini chat cat.jpg
     """
-    from llava_mini.reply import Sampling
-
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     check_files(files or [])
+    sampling = options.sampling(max_new_tokens, temperature, seed)
     frames = options.frame_sampling(fps, max_frames, start, end)
     assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
     with options.open_chat(assistant, files or [], frames) as conversation:

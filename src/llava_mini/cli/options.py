@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from llava_mini.assistant import Assistant, Chat
     from llava_mini.inputs.media import FrameSampling
+    from llava_mini.reply import Sampling
 
 
 def seconds(text: str) -> float:
@@ -53,7 +54,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Engine = Annotated[
     str,
     typer.Option(
-        help="Where the language model runs: torch, int8, a .gguf file of 'llava-mini export', or http://…/v1 of vLLM."
+        help="What the language model runs in: torch, packed, int8, a .gguf file of 'export', or http://…/v1 of vLLM."
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
@@ -70,6 +71,17 @@ def frame_sampling(
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     FrameSampling(**given)
     return lambda assistant: dataclasses.replace(assistant.processor.sampling, **given)
+
+
+def sampling(max_new_tokens: int, temperature: float, seed: int) -> "Sampling":
+    """Check how tokens are to be chosen, before a model is loaded."""
+    from llava_mini.cli.quick import collect_later, scan_once
+
+    with collect_later():
+        scan_once()
+        from llava_mini.reply import Sampling
+
+        return Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 
 @contextmanager
@@ -101,15 +113,19 @@ def load_assistant(
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import transformers
-
-    from llava_mini.assistant import Assistant
-    from llava_mini.checkpoints import embedded
+    from llava_mini.cli.quick import collect_later, scan_once
     from llava_mini.inputs.memory import keep_freed
 
     keep_freed()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    if model is None and not embedded.is_assembled():
-        print("joining the embedded model's parts, this once (about half a minute)", file=sys.stderr)
-    return Assistant.load(model, hd=hd, device=device, dtype=dtype, engine=engine)
+    with collect_later():
+        scan_once()
+        import transformers
+
+        from llava_mini.assistant import Assistant
+        from llava_mini.checkpoints import embedded
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        if model is None and not embedded.is_assembled():
+            print("joining the embedded model's parts, this once (about half a minute)", file=sys.stderr)
+        return Assistant.load(model, hd=hd, device=device, dtype=dtype, engine=engine)

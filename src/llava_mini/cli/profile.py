@@ -16,6 +16,10 @@ Folder = Annotated[str | None, typer.Option(help="Folder of a model, in place of
 TextTokens = Annotated[int, typer.Option(help="Words of the prompt, in tokens.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Beside ours, LLaVA-v1.5 and transformers' own LLaVA.")]
 Frames = Annotated[int, typer.Option(help="Frames of the video.")]
+Forms = Annotated[
+    list[str] | None,
+    typer.Option("--form", help="mini, all-tokens, all-tokens-kept, transformers; repeat it. In place of --compare."),
+]
 Asked = Annotated[list[str] | None, typer.Option("--asked", help="first, second, video; repeat it. Default: all.")]
 
 
@@ -97,8 +101,10 @@ def latency(
     frames: Frames = 16,
     new_tokens: Annotated[int, typer.Option(help="Tokens after the first.")] = 16,
     repeats: Annotated[int, typer.Option(help="How often each variant is timed.")] = 5,
+    engine: Annotated[str, typer.Option(help="torch, or packed: weights laid out for a CPU, in all forms.")] = "torch",
     asked: Asked = None,
     compare: Compare = False,
+    form: Forms = None,
     as_json: Json = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "bfloat16",
@@ -109,13 +115,15 @@ def latency(
 
       llava-mini profile latency --compare
 
-      llava-mini profile latency --preset vicuna-7b --asked first --asked second --repeats 3 --compare --json
+      llava-mini profile latency --preset vicuna-7b --asked first --asked second --repeats 3 --compare --engine packed
+
+      llava-mini profile latency --preset vicuna-7b --asked video --form mini
     """
     from tqdm import tqdm
 
     from llava_mini.profiling.latency import Work, time_variants
 
-    built, forms = _random(preset, model, device, dtype, compare)
+    built, forms = _random(preset, model, device, dtype, compare, form)
     chosen = _asked(asked)
     work = Work(text_tokens, min(36, text_tokens - 1), frames, new_tokens)
     with tqdm(unit="run") as bar:
@@ -124,19 +132,22 @@ def latency(
             bar.set_description(what)
             bar.update()
 
-        machine, made = time_variants(built, work, forms=forms, asked=chosen, repeats=repeats, on_done=tell)
+        machine, made = time_variants(
+            built, work, forms=forms, asked=chosen, repeats=repeats, engine=engine, on_done=tell
+        )
     if as_json:
-        method = {"geometry": model or preset, "repeats": repeats, **dataclasses.asdict(work)}
+        method = {"geometry": model or preset, "engine": engine, "repeats": repeats, **dataclasses.asdict(work)}
         rows = [dataclasses.asdict(row) for row in made]
         print(json.dumps({"machine": dataclasses.asdict(machine), "method": method, "timings": rows}))
         return
     print(
         f"{machine.processor}, {machine.threads} threads, {machine.dtype}, torch {machine.torch}: "
-        f"{machine.matmul_gflops:.0f} GFLOP/s in matrix products, {machine.read_gb_s:.1f} GB/s read"
+        f"{machine.matmul_gflops:.0f} GFLOP/s in matrix products, {machine.read_gb_s:.1f} GB/s read, "
+        f"{machine.row_gb_s:.1f} GB/s by one row times matrices ({engine})"
     )
     print(
         f"{'':<16}{'asked':<8}{'first token, s':>15}{'spread':>9}{'TFLOP':>9}{'of matmul':>11}{'tokens/s':>10}"
-        f"{'spread':>8}{'of memory':>11}"
+        f"{'spread':>8}{'of memory':>11}{'of one row':>12}"
     )
     for row in made:
         print(
@@ -144,6 +155,7 @@ def latency(
             f"{100 * row.matmul_share:>10.0f}%"
             + ("" if row.tokens_per_s is None else f"{row.tokens_per_s:>10.1f}{row.tokens_spread:>8.1f}")
             + ("" if row.read_share is None else f"{100 * row.read_share:>10.0f}%")
+            + ("" if row.row_share is None else f"{100 * row.row_share:>11.0f}%")
         )
 
 
@@ -155,6 +167,7 @@ def memory(
     frames: Frames = 16,
     asked: Asked = None,
     compare: Compare = False,
+    form: Forms = None,
     as_json: Json = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "bfloat16",
@@ -165,7 +178,7 @@ def memory(
     """
     from llava_mini.profiling.latency import Work, measure_memory
 
-    built, forms = _random(preset, model, device, dtype, compare)
+    built, forms = _random(preset, model, device, dtype, compare, form)
     made = measure_memory(built, Work(text_tokens, min(36, text_tokens - 1), frames), forms=forms, asked=_asked(asked))
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in made]))
@@ -178,15 +191,20 @@ def memory(
         )
 
 
-def _random(preset: str, model: str | None, device: str, dtype: str, compare: bool) -> tuple[Any, tuple[Any, ...]]:
+def _random(
+    preset: str, model: str | None, device: str, dtype: str, compare: bool, chosen: list[str] | None
+) -> tuple[Any, tuple[Any, ...]]:
     """Build a model of random weights; return it and the forms that are measured."""
     from llava_mini.devices import find_device, find_dtype
     from llava_mini.profiling.flops import known_config
     from llava_mini.profiling.forms import is_transformers_llava, random_model
-    from llava_mini.profiling.latency import FORMS
+    from llava_mini.profiling.latency import FORMS, check_forms
 
+    check_forms(chosen or ())
     where = find_device(device)
     built = random_model(known_config(preset, model), find_dtype(dtype, where)).to(where)
+    if chosen:
+        return built, tuple(chosen)
     theirs = is_transformers_llava(built.config)
     return built, tuple(form for form in FORMS if theirs or form != "transformers") if compare else FORMS[:1]
 

@@ -1,4 +1,4 @@
-"""Where the language model runs: in PyTorch, in PyTorch with weights of 8 bits, in llama.cpp, or in vLLM.
+"""Where the language model runs: in PyTorch, its weights laid out for a CPU or in 8 bits, in llama.cpp, or in vLLM.
 
 An engine takes embeddings and gives logits, vLLM text; all before it, from pixels to fused words, stays as it is.
 """
@@ -21,9 +21,9 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 
     Args:
-        engine: "torch" changes nothing; "int8" keeps its linear layers in 8 bits; a `.gguf` file that
-            `llava-mini export` wrote runs in llama.cpp; "http://…/v1", or several with commas between them, are
-            servers of vLLM.
+        engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN; "int8" keeps
+            those of the language model in 8 bits; a `.gguf` file that `llava-mini export` wrote runs in llama.cpp;
+            "http://…/v1", or several with commas between them, are servers of vLLM.
 
     Returns:
         Who is to be asked in place of the model's `generate`; None: the model itself.
@@ -38,6 +38,11 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
         return VllmServers.take_over(model, engine)
     if engine == "torch":
         return None
+    if engine == "packed":
+        from llava_mini.engines.packed import pack
+
+        pack(model)
+        return None
     if engine == "int8":
         from llava_mini.engines.int8 import quantize
 
@@ -45,7 +50,7 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
         return None
     if not engine.endswith(".gguf"):
         raise InputError(
-            f"--engine is {engine!r}; it must be torch, int8, a .gguf file of 'llava-mini export', or http://…"
+            f"--engine is {engine!r}; it must be torch, packed, int8, a .gguf file of 'llava-mini export', or http://…"
         )
     path = Path(engine)
     if not path.is_file():

@@ -4,10 +4,11 @@ The roofline (Williams, Waterman and Patterson, "Roofline", 2009): a part takes 
 peak, or as reading its weights once at its bandwidth, whichever is longer. No device reaches it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ _LABELS: dict[Axis, str] = {
     "questions": "questions about one picture",
 }
 _COLOURS = {"vision": GREEN, "projector": PINK, "pre_fusion": BLUE, "llm": ORANGE}
+_MARKERS = {"vision": "o", "projector": "x", "pre_fusion": "s", "llm": "^"}
 _NAMES = {"vision": "tower", "projector": "projector", "pre_fusion": "pre-fusion", "llm": "language model"}
 
 
@@ -132,30 +134,51 @@ def turning_points(points: Sequence[Point]) -> list[tuple[Axis, int, str]]:
 
 
 def draw(points: Sequence[Point], device: Device, path: Path, *, model: str) -> None:
-    """Draw the curves, a panel an axis: parts of ours, all of ours, all of LLaVA-v1.5; dotted: another part leads."""
+    """Draw the curves, a panel an axis: parts of ours, all of it, all of LLaVA-v1.5; ground: the part that costs most."""
     axes = tuple(dict.fromkeys(point.axis for point in points))
+    rows = -(-len(axes) // 2)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(axes), 3.0), layout="constrained")
+        figure = Figure(figsize=(8.2, 0.7 + 2.6 * rows), layout="constrained")
         for number, axis in enumerate(axes, 1):
-            panel = figure.add_subplot(1, len(axes), number)
+            panel = figure.add_subplot(rows, 2, number)
             found = [point for point in points if point.axis == axis]
-            at = [point.at for point in found]
-            panel.plot(at, [1e3 * one.llava_seconds for one in found], color=GREY, linestyle="--", label="LLaVA-v1.5")
-            panel.plot(at, [1e3 * sum(one.seconds.values()) for one in found], color="black", label="ours")
-            for part, colour in _COLOURS.items():
-                panel.plot(
-                    at, [1e3 * one.seconds[part] for one in found], color=colour, linewidth=1, label=_NAMES[part]
-                )
-            for _, place, part in turning_points(found)[1:]:
-                panel.axvline(place, color=_COLOURS[part], linestyle=":", linewidth=1)
-            panel.set_xscale("log", base=2)
-            panel.set_yscale("log")
-            panel.set_xticks(at[:: max(1, len(at) // 5)], [str(one) for one in at[:: max(1, len(at) // 5)]])
+            _draw_curves(panel, found)
+            _draw_leaders(panel, found)
+            ticks = [point.at for point in found][:: max(1, len(found) // 5)]
+            panel.set_xticks(ticks, [str(one) for one in ticks])
             panel.set_xlabel(_LABELS[axis])
-            if number == 1:
-                panel.set_ylabel("least ms a question (estimate)")
-                panel.legend(fontsize=7)
-        save(figure, path, f"{model}, roofline of {device.name}: an estimate, not a measurement")
+            if number % 2:
+                panel.set_ylabel("least ms a question")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+        title = f"{model} on {device.name}: an estimate (roofline), not a measurement; ground: the part that costs most"
+        save(figure, path, title)
+
+
+def _draw_curves(panel: Any, found: Sequence[Point]) -> None:
+    at = [point.at for point in found]
+    panel.plot(at, [1e3 * one.llava_seconds for one in found], color=GREY, linestyle="--", label="LLaVA-v1.5")
+    panel.plot(at, [1e3 * sum(one.seconds.values()) for one in found], color="black", linewidth=2, label="ours")
+    for part, colour in _COLOURS.items():
+        spent = [1e3 * one.seconds[part] for one in found]
+        panel.plot(at, spent, color=colour, marker=_MARKERS[part], markersize=3, linewidth=1, label=_NAMES[part])
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xlim(at[0], at[-1])
+
+
+def _draw_leaders(panel: Any, found: Sequence[Point]) -> None:
+    """Colour the ground as the part that costs most, and name it at the top."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high * (high / low) ** 0.2)  # room for the names
+    turns = turning_points(found)
+    last = found[-1].at
+    for index, (_, start, part) in enumerate(turns):
+        end = turns[index + 1][1] if index + 1 < len(turns) else last
+        panel.axvspan(start, end, color=_COLOURS[part], alpha=0.12, linewidth=0)
+        middle = math.sqrt(start * max(end, start))
+        name = _NAMES[part].replace(" ", "\n")  # a narrow ground has room for a word
+        panel.text(middle, 0.98, name, transform=panel.get_xaxis_transform(), fontsize=8, ha="center", va="top")
 
 
 def _roofline(tflops: float, weight_bytes: int, device: Device) -> float:

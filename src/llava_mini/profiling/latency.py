@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import DynamicCache
 
+from llava_mini.engines.packed import pack
 from llava_mini.errors import ConfigError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.profiling.forms import all_tokens_of, transformers_llava
-from llava_mini.profiling.machine import Machine, matmul_rate, read_rate, this_machine, wait
+from llava_mini.profiling.machine import Machine, matmul_rate, read_rate, row_rate, this_machine, wait
 
 Asked = Literal["first", "second", "video"]
 Form = Literal["mini", "all-tokens", "all-tokens-kept", "transformers"]
@@ -48,6 +49,8 @@ class Timing:
     """Operations a second up to the first token, of what plain matrix multiplication reaches here."""
     read_share: float | None
     """Bytes of weights read a second after the first token, of what this machine's memory gives."""
+    row_share: float | None
+    """The same, of what one row times matrices reads here."""
 
 
 @dataclass(frozen=True)
@@ -92,27 +95,38 @@ def time_variants(
     forms: Sequence[Form] = ("mini",),
     asked: Sequence[Asked] = get_args(Asked),
     repeats: int = 5,
+    engine: str = "torch",
     on_done: Callable[[str], object] = lambda _: None,
 ) -> tuple[Machine, list[Timing]]:
     """Time variants by turns; the first turn warms up and is not counted.
 
     Args:
+        engine: "torch", or "packed": all forms, the model included, have their weights laid out for good.
         on_done: is told what has been measured.
     """
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; it must be 1 or more")
+    if engine not in ("torch", "packed"):
+        raise ConfigError(f"engine is {engine!r}; torch and packed are timed")
     runs = _runs(model, work, forms, asked)
     device, dtype = model.device, model.dtype
+    read_bytes = _weights(model.model.language_model) + _head(model)
     flops = {}
     for run in runs:
         flops[run.form, run.asked] = _flops(run.first_token)
         on_done(f"{run.form} {run.asked}, warm-up")
+    if engine == "packed":
+        pack(*{id(run.model): run.model for run in runs}.values())
+        for run in runs:
+            run.first_token()
+            on_done(f"{run.form} {run.asked}, warm-up again, packed")
     first: dict[tuple[Form, Asked], list[float]] = {(run.form, run.asked): [] for run in runs}
     rates: dict[tuple[Form, Asked], list[float]] = {(run.form, run.asked): [] for run in runs}
-    matmul, read = [], []
+    matmul, read, row = [], [], []
     for repeat in range(repeats):
         matmul.append(matmul_rate(device, dtype))
         read.append(read_rate(device))
+        row.append(row_rate(device, dtype, engine))
         for run in runs:
             wait(device)
             began_s = time.perf_counter()
@@ -125,8 +139,9 @@ def time_variants(
                 wait(device)
                 rates[run.form, run.asked].append(work.new_tokens / (time.perf_counter() - began_s))
             on_done(f"{run.form} {run.asked}, {repeat + 1} of {repeats}")
-    machine = this_machine(device, dtype, statistics.median(matmul), statistics.median(read))
-    read_bytes = _weights(model.model.language_model) + _head(model)
+    machine = this_machine(
+        device, dtype, matmul=statistics.median(matmul), read=statistics.median(read), row=statistics.median(row)
+    )
     made = []
     for run in runs:
         key = (run.form, run.asked)
@@ -142,6 +157,7 @@ def time_variants(
                 round(flops[key] / 1e12, 6),
                 round(flops[key] / ttft / statistics.median(matmul), 3),
                 None if rate is None else round(rate * read_bytes / statistics.median(read), 3),
+                None if rate is None else round(rate * read_bytes / statistics.median(row), 3),
             )
         )
     return machine, made
@@ -164,6 +180,17 @@ def measure_memory(
         sizes = (weights, peak / 1e6, kept, _cache_bytes(cache) / 1e6)
         made.append(Memory(run.form, run.asked, *(round(size, 3) for size in sizes)))
     return made
+
+
+def check_forms(forms: Sequence[str]) -> None:
+    """Refuse forms that there are not.
+
+    Raises:
+        ConfigError: for an unknown one.
+    """
+    for form in forms:
+        if form not in FORMS:
+            raise ConfigError(f"no form is called {form!r}; there are {', '.join(FORMS)}")
 
 
 State = tuple[Tensor, Any]
@@ -193,9 +220,7 @@ def _runs(
     config, device = model.config, model.device
     if not config.fusion_layers or config.compression == "none":
         raise ConfigError("the model has no compression or no pre-fusion; time one that has both")
-    unknown = [form for form in forms if form not in FORMS]
-    if unknown:
-        raise ConfigError(f"no form is called {unknown[0]!r}; there are {', '.join(FORMS)}")
+    check_forms(forms)
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(3, min(30000, config.text.vocab_size) - 1, (1, work.text_tokens), generator=generator)
     side, parts = config.vision.image_size, config.parts_per_frame

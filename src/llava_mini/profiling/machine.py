@@ -11,10 +11,15 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
+
+from llava_mini.engines.packed import PackedLinear
 
 _SIDE = 1024
 _READ_BYTES = 2**29
 _EVERY_S = 0.05
+_ROW, _MATRICES = 4096, 8
+"""Width of Vicuna-7B; so many matrices that no cache holds them."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,17 @@ class Machine:
     """Rate at which matrices are multiplied in this precision, in 10⁹ operations a second, median."""
     read_gb_s: float
     """Rate at which numbers too many for caches are added up, in 10⁹ bytes a second, median."""
+    row_gb_s: float
+    """Rate at which one row times matrices reads these, as the engine multiplies: what decoding could reach."""
 
 
-def this_machine(device: torch.device, dtype: torch.dtype, matmul: float, read: float) -> Machine:
+def this_machine(device: torch.device, dtype: torch.dtype, *, matmul: float, read: float, row: float) -> Machine:
     """Describe the machine.
 
     Args:
         matmul: operations a second, of `matmul_rate`.
         read: bytes a second, of `read_rate`.
+        row: bytes a second, of `row_rate`.
     """
     return Machine(
         _processor(device),
@@ -51,6 +59,7 @@ def this_machine(device: torch.device, dtype: torch.dtype, matmul: float, read: 
         str(dtype).removeprefix("torch."),
         round(matmul / 1e9, 1),
         round(read / 1e9, 2),
+        round(row / 1e9, 2),
     )
 
 
@@ -76,6 +85,22 @@ def read_rate(device: torch.device, times: int = 3) -> float:
         numbers.sum()
     wait(device)
     return times * numbers.nbytes / (time.perf_counter() - began_s)
+
+
+@torch.no_grad()
+def row_rate(device: torch.device, dtype: torch.dtype, engine: str = "torch", times: int = 3) -> float:
+    """Return the bytes of weights a second that one row times several matrices reads, as decoding does."""
+    plain = [nn.Linear(_ROW, _ROW, bias=False, device=device, dtype=dtype) for _ in range(_MATRICES)]
+    matrices = [PackedLinear(one) for one in plain] if engine == "packed" else plain
+    row = torch.ones(1, _ROW, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(1 + times):
+        began_s = time.perf_counter()
+        for matrix in matrices:
+            matrix(row)
+        wait(device)
+        seconds.append(time.perf_counter() - began_s)
+    return sum(one.weight.nbytes for one in plain) / min(seconds[1:])
 
 
 def wait(device: torch.device) -> None:
