@@ -6,7 +6,7 @@ F frames · M fusion layers · H heads · W words · L text tokens · N² patche
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Reading:
         return {"words": self.words, **numbers}
 
 
-def can_read(subject: Subject) -> bool:
+def can_read(subject: Subject) -> TypeGuard[MiniSubject]:
     """Whether a model has what `read` looks at: compression and pre-fusion, of whole pictures."""
     if not isinstance(subject, MiniSubject):
         return False

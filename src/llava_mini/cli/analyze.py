@@ -90,7 +90,7 @@ def _of_suite(suite: str, sources: Path, count: int) -> list[Any]:
 
 
 def _of_file(path: Path, count: int) -> list[Any]:
-    """Return the first turn of a file's first examples; right is the file's answer, but for case and a last full stop."""
+    """Return the first turn of a file's first examples; right is its answer, but for case and a last full stop."""
     from itertools import islice
 
     from llava_mini.analysis.removal import Question
