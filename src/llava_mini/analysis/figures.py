@@ -67,7 +67,9 @@ def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> Non
             axis.plot(at, mean, color=GAPS[where], label="computed, but hidden" if where == "hidden" else None)
             for place, height, row in zip(at, mean, own, strict=True):
                 face = GAPS[where] if differs(row) else "white"
-                axis.plot(place, height, marker="o", markersize=4, color=GAPS[where], markerfacecolor=face)
+                axis.plot(
+                    place, height, marker="o", markersize=4, color=GAPS[where], markerfacecolor=face, clip_on=False
+                )
             if where == "hidden":
                 continue
             axis.fill_between(at, low, high, color=GAPS[where], alpha=0.2, linewidth=0)
@@ -79,7 +81,7 @@ def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> Non
             axis.set_xlabel({"from": "removed from layer … on", "up to": "removed up to layer"}.get(where, window))
             axis.set_xlim(0, ends["all"]["end"])
         axes[0].set_ylabel("right answers, %")
-        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         save(figure, path, _title(model, ends["all"]["n"]) + "; full marks: differs from none removed")
 
 
