@@ -16,7 +16,7 @@ demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/llava-mini demo
 
 test: setup
-	HF_HUB_OFFLINE=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -2,7 +2,9 @@
 
     python tools/draw_study.py docs/results/analysis docs/images
 
-Saved are `analysis.json` files of `llava-mini analyze`, NAME.json each, without their samples.
+Saved are `analysis.json` files of `llava-mini analyze`, NAME.json each, with or without their samples:
+
+    jq -c 'del(.profile.samples, .readings)' runs/analysis-mini/analysis.json > docs/results/analysis/mini.json
 """
 
 import json

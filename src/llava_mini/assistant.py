@@ -80,8 +80,8 @@ class Assistant:
                 that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
-            engine: where the language model runs: "torch", "packed", "int8", a `.gguf` file, or "http://…/v1" for servers
-                of vLLM, with commas between several (`llava_mini.engines`).
+            engine: where the language model runs: "torch", "packed", "int8", a `.gguf` file, or "http://…/v1" for
+                servers of vLLM, with commas between several (`llava_mini.engines`).
 
         Raises:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.

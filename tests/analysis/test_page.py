@@ -44,7 +44,12 @@ def test_the_report_shows_the_sample_and_the_layer_that_are_chosen(tmp_path: Pat
         page.goto(path.as_uri())
         assert page.locator("#question").inner_text() == QUESTIONS[0]
         assert page.locator("#charts svg").count() == 3
-        assert page.locator("#removal polyline").count() == 5
+        assert page.locator("#removal polyline").count() == 6
+        assert page.locator("#charts svg").first.locator("polyline").count() == 3  # to instruction, vision, first token
+        assert page.locator("#charts polygon").count() == 7  # none of first tokens
+        rows = page.locator("#removed tr")
+        assert rows.count() == 1 + 2 + 2 + 2 + 3 + 3
+        assert rows.last.inner_text().split("\t")[:2] == ["hidden", "2–2"]
         page.wait_for_function("document.querySelector('#pictures canvas').width === 40")
         first = page.locator("#pictures canvas").evaluate("node => node.toDataURL()")
         page.locator("#sample").select_option(index=1)

@@ -15,6 +15,7 @@ from vllm_stub import Stub, serving
 from llava_mini import Assistant, Sampling, cli
 
 Run = Callable[..., tuple[int, str, str]]
+_SHAPES = Path(cli.__file__).parents[1] / "examples/shapes.png"
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,7 @@ def test_an_exported_model_answers_through_a_server(run: Run, model: Path, quest
         (["export"], "give either --gguf FILE or --llm DIR"),
         (["export", "--gguf", "a.gguf", "--llm", "apart"], "give either --gguf FILE or --llm DIR"),
         (["export", "--gguf", "a.bin"], "it must end in .gguf"),
+        (["ask", str(_SHAPES), "What?", "--explain", "p.html", "--engine", "a.gguf"], "a.gguf does not say where it"),
         (["export", "--llm", "."], "is there already; give a new folder"),
         (["export", "--llm", "no/where"], "there is no folder"),
         (["batch", "gone.jsonl", "-"], "there is no file gone.jsonl"),

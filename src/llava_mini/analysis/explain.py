@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from llava_mini.analysis.attention import Profile, look
-from llava_mini.analysis.fusion import read
+from llava_mini.analysis.attention import NO_ANSWER, Profile, look
+from llava_mini.analysis.fusion import can_read, read
 from llava_mini.analysis.report import write_report
 from llava_mini.analysis.subjects import MiniSubject
 from llava_mini.assistant import Assistant
@@ -19,10 +19,10 @@ def write_explanation(assistant: Assistant, question: str, media: Media, respons
         InputError: when the page cannot be written there.
     """
     subject = MiniSubject(assistant)
-    seen = subject.see(question, media, response or "…")
+    response = response or NO_ANSWER
+    seen = subject.see(question, media, response)
     told: dict[str, Any] = {"profile": Profile(assistant.name, [look(subject, seen, question, response)]).as_dict()}
-    config = assistant.model.config
-    if config.fusion_layers and config.compression != "none" and config.tiles == 1:
+    if can_read(subject):
         told["readings"] = [read(subject, question, media).as_dict()]
     try:
         write_report(told, [[frame.copy() for frame in frames_of(media)]], path)

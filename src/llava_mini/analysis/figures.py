@@ -10,26 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from llava_mini.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, save
+from llava_mini.drawing import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, save
 
 COLOURS = {"instruction": BLUE, "vision": ORANGE, "response": GREEN}
-GAPS = {"from": ORANGE, "up to": BLUE, "window": GREEN}
+GAPS = {"from": ORANGE, "up to": BLUE, "window": GREEN, "hidden": PINK}
 _HEAT = "magma"
 
 
 def shares(profile: Mapping[str, Any], path: Path) -> None:
-    """Draw the shares of attention by layer, a panel for each target."""
+    """Draw the shares of attention by layer, a panel for each target; dashed: to the very first token alone."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _panels(len(profile["targets"]), "layer")
         for panel, (axis, target) in enumerate(zip(axes, profile["targets"], strict=True)):
             axis.set_title(f"attention of {target} tokens", loc="left")
             for column, source in enumerate(profile["sources"]):
-                mean, half = (np.array(profile["shares"][key])[:, panel, column] * 100 for key in ("mean", "half"))
-                _line(axis, mean, half, COLOURS[source], f"to {source}")
+                mean, half = (_numbers(profile["shares"][key])[:, panel, column] * 100 for key in ("mean", "half"))
+                if target == source or source != "response":  # nothing sees what comes after it
+                    _line(axis, mean, half, COLOURS[source], f"to {source}")
+            sink = _numbers(profile["sink"]["mean"])[:, panel] * 100
+            axis.plot(sink, color=GREY, linestyle="--", linewidth=1, label="to the first token alone")
             axis.set_ylim(0, 100)
         axes[0].set_ylabel("share of attention, %")
-        axes[-1].legend(loc="best")
-        save(figure, path, f"{profile['model']}, {profile['n']} questions, bands: 95 %")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+        save(figure, path, _title(profile["model"], profile["n"]))
 
 
 def entropy(profile: Mapping[str, Any], path: Path, *, tokens: int) -> None:
@@ -37,26 +40,38 @@ def entropy(profile: Mapping[str, Any], path: Path, *, tokens: int) -> None:
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _panels(1, "layer")
         for column, target in enumerate(profile["targets"]):
-            mean, half = (np.array(profile["entropy"][key])[:, column] for key in ("mean", "half"))
+            mean, half = (_numbers(profile["entropy"][key])[:, column] for key in ("mean", "half"))
             _line(axis, mean, half, COLOURS[target], f"of {target} tokens")
         axis.axhline(np.log(tokens), color=GREY, linestyle="--", linewidth=1)
         axis.set_ylabel("entropy over vision tokens, nats")
         axis.legend(loc="best")
         axis.annotate(f"log {tokens}", (0, np.log(tokens)), fontsize=8, va="bottom")
-        save(figure, path, f"{profile['model']}, {profile['n']} questions, bands: 95 %")
+        save(figure, path, _title(profile["model"], profile["n"]))
 
 
 def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> None:
-    """Draw accuracy without vision tokens: from a layer on, up to a layer, and in a window that begins there."""
+    """Draw accuracy without vision tokens: from a layer on, up to a layer, and in a window that begins there.
+
+    Full marks: other than with nothing removed, by the paired interval.
+    """
     ends = {row["where"]: row for row in rows if row["where"] in ("none", "all")}
     found = {where: [row for row in rows if row["where"] == where] for where in GAPS}
     drawn = {where: own for where, own in found.items() if own}
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(len(drawn), "layer", width=3.0)
-        for axis, (where, own) in zip(axes, drawn.items(), strict=True):
+        panels = {where: place for place, where in enumerate(where for where in drawn if where != "hidden")}
+        figure, axes = _panels(len(panels), "layer", width=3.0)
+        for where, own in drawn.items():
+            axis = axes[panels["window" if where == "hidden" else where]]
             at = [row["end" if where == "up to" else "first"] for row in own]
             low, mean, high = ([100 * row[key] for row in own] for key in ("low", "accuracy", "high"))
-            axis.plot(at, mean, color=GAPS[where], marker="o", markersize=3)
+            axis.plot(at, mean, color=GAPS[where], label="computed, but hidden" if where == "hidden" else None)
+            for place, height, row in zip(at, mean, own, strict=True):
+                face = GAPS[where] if differs(row) else "white"
+                axis.plot(
+                    place, height, marker="o", markersize=4, color=GAPS[where], markerfacecolor=face, clip_on=False
+                )
+            if where == "hidden":
+                continue
             axis.fill_between(at, low, high, color=GAPS[where], alpha=0.2, linewidth=0)
             for name, line in (("none", "-"), ("all", "--")):
                 axis.axhline(
@@ -66,8 +81,14 @@ def removal(rows: Sequence[Mapping[str, Any]], path: Path, *, model: str) -> Non
             axis.set_xlabel({"from": "removed from layer … on", "up to": "removed up to layer"}.get(where, window))
             axis.set_xlim(0, ends["all"]["end"])
         axes[0].set_ylabel("right answers, %")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-        save(figure, path, f"{model}, {ends['all']['n']} questions, bands: 95 %")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        save(figure, path, _title(model, ends["all"]["n"]) + "; full marks: differs from none removed")
+
+
+def differs(row: Mapping[str, Any]) -> bool:
+    """Whether the paired interval of a row of `removal` leaves 0 out; of one question there is none."""
+    low, high = row["difference_low"], row["difference_high"]
+    return low is not None and not low <= 0 <= high
 
 
 def maps(picture: Image.Image, layers: Mapping[int, Any], path: Path, *, title: str) -> None:
@@ -111,6 +132,15 @@ def words(reading: Mapping[str, Any], path: Path, *, title: str) -> None:
         axis.set_xticks(list(places), reading["words"], rotation=45, ha="right", parse_math=False)
         axis.set_ylabel("change, in lengths\nof the embedding")
         save(figure, path, title)
+
+
+def _title(model: str, n: int) -> str:
+    return f"{model}, {n} questions, bands: 95 %" if n > 1 else f"{model}, 1 question"
+
+
+def _numbers(values: Any) -> Any:
+    """Return nested lists as an array; where JSON has null there is NaN, which is not drawn."""
+    return np.array(values, dtype=float)
 
 
 def _panels(count: int, label: str, *, width: float = 4.2) -> tuple[Figure, list[Axes]]:

@@ -6,13 +6,13 @@ F frames · M fusion layers · H heads · W words · L text tokens · N² patche
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from llava_mini.analysis.attention import rounded
-from llava_mini.analysis.subjects import MiniSubject
+from llava_mini.analysis.subjects import MiniSubject, Subject
 from llava_mini.errors import ModelError
 from llava_mini.inputs.media import Picture
 from llava_mini.inputs.processor import Media
@@ -39,6 +39,14 @@ class Reading:
         named = {"compression": self.compression, "attention": self.attention, "change": self.change}
         numbers = {name: rounded(value) for name, value in (named | {"cosine": self.cosine}).items()}
         return {"words": self.words, **numbers}
+
+
+def can_read(subject: Subject) -> TypeGuard[MiniSubject]:
+    """Whether a model has what `read` looks at: compression and pre-fusion, of whole pictures."""
+    if not isinstance(subject, MiniSubject):
+        return False
+    config = subject.assistant.model.config
+    return config.fusion_layers > 0 and config.compression != "none" and config.tiles == 1
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llava_mini.assistant import Assistant
+from llava_mini.devices import find_device, find_dtype
 from llava_mini.errors import ModelError
 from llava_mini.inputs.media import Picture
 from llava_mini.inputs.processor import Media
@@ -136,9 +137,11 @@ class LlavaSubject:
         inputs = self.processor(images=media.image, text=prompt, return_tensors="pt").to(self.model.device)
         ids = inputs["input_ids"]
         asked = ids.shape[1]
-        if response:
-            answer = self.processor.tokenizer(f" {response}", add_special_tokens=False, return_tensors="pt").input_ids
-            ids = torch.cat([ids, answer.to(ids)], dim=1)
+        if response:  # as one text: alone, the answer would begin with a token of its own where words begin with "▁"
+            whole = prompt + ("" if prompt[-1:].isspace() else " ") + response
+            inputs = self.processor(images=media.image, text=whole, return_tensors="pt").to(self.model.device)
+            alone, ids = ids[0], inputs["input_ids"]
+            asked = int((ids[0, :asked] == alone[: ids.shape[1]]).cumprod(dim=0).sum())
         found = self.model.get_image_features(pixel_values=inputs["pixel_values"].to(self.model.dtype))
         found = getattr(found, "pooler_output", found)
         features = torch.cat(list(found), dim=0) if isinstance(found, list | tuple) else found.flatten(0, -2)
@@ -184,9 +187,10 @@ def load_subject(model: str | None, *, device: str = "auto", dtype: str = "auto"
         return MiniSubject(Assistant.load(model, device=device, dtype=dtype))
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    precision = "auto" if dtype == "auto" else getattr(torch, dtype)
+    place = find_device(device)
+    precision = find_dtype(dtype, place)
     loaded = LlavaForConditionalGeneration.from_pretrained(model, dtype=precision, use_safetensors=True)
-    return LlavaSubject(loaded.to("cpu" if device == "auto" else device), AutoProcessor.from_pretrained(model), model)
+    return LlavaSubject(loaded.to(place), AutoProcessor.from_pretrained(model), model)
 
 
 def _stops(model: Any) -> frozenset[int]:

@@ -42,22 +42,28 @@ def analyze(
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from llava_mini.analysis.attention import Asked, attention_profile
-    from llava_mini.analysis.fusion import read
-    from llava_mini.analysis.removal import as_rows, removal_curve
+    from llava_mini.analysis.fusion import can_read, read
+    from llava_mini.analysis.removal import as_rows, gaps, removal_curve
     from llava_mini.analysis.report import write_report
-    from llava_mini.analysis.subjects import MiniSubject, load_subject
+    from llava_mini.analysis.subjects import load_subject
     from llava_mini.inputs.processor import frames_of
 
-    questions = _of_file(data) if data is not None else _of_suite(suite, sources, limit + removal)
+    count = limit + removal
+    questions = _of_file(data, count) if data is not None else _of_suite(suite, sources, count)
     subject = load_subject(model, device=device, dtype=dtype)
+    if removal:
+        gaps(len(subject.language_model.layers), step=step, window=window)  # refuses what does not fit before all work
+        if len(questions) < count:
+            print(f"{len(questions)} questions are fewer than {count}: some are in both samples", file=sys.stderr)
     asked = [Asked(one.text, one.media, kind=one.kind) for one in questions[:limit]]
     profile = attention_profile(subject, asked, progress=True)
     told: dict[str, Any] = {"profile": profile.as_dict()}
     told["profile"]["samples"] = told["profile"]["samples"][:shown]
     if removal:
-        curve = removal_curve(subject, questions[-removal:], step=step, window=window, progress=True)
+        last = questions[-removal:]  # others than those above, where there are enough
+        curve = removal_curve(subject, last, step=step, window=window, progress=True)
         told["removal"] = as_rows(curve)
-    if isinstance(subject, MiniSubject) and subject.assistant.model.config.fusion_layers:
+    if can_read(subject):
         told["readings"] = [read(subject, one.question, one.media).as_dict() for one in asked[:shown]]
     pictures = [[frame.copy() for frame in frames_of(one.media)] for one in asked[:shown]]
     out.mkdir(parents=True, exist_ok=True)
@@ -83,8 +89,10 @@ def _of_suite(suite: str, sources: Path, count: int) -> list[Any]:
     return [Question(item.question, made.media[item.picture], item.is_right, item.kind) for item in items]
 
 
-def _of_file(path: Path) -> list[Any]:
-    """Return the first turn of each example of a file; right is an answer that begins as the file's does."""
+def _of_file(path: Path, count: int) -> list[Any]:
+    """Return the first turn of a file's first examples; right is its answer, but for case and a last full stop."""
+    from itertools import islice
+
     from llava_mini.analysis.removal import Question
     from llava_mini.data.examples import parts_of
     from llava_mini.data.readers import DataFile, Examples
@@ -92,7 +100,7 @@ def _of_file(path: Path) -> list[Any]:
     from llava_mini.inputs.media import load_media
 
     questions = []
-    for example in Examples(DataFile(str(path))):
+    for example in islice(Examples(DataFile(str(path))), count):
         media = example.media
         if len(media) != 1 or len(example.messages) < 2:
             raise DataError(f"{example.id}: one picture or video and an answer are needed to look at it")
@@ -141,10 +149,17 @@ def _summary(told: dict[str, Any]) -> str:
         )
         lines.append(f"attention of {target} tokens to vision: first third {early:.1f} %, last third {late:.1f} %")
     for one in told.get("removal", ()):
+        done = "" if one["where"] == "hidden" else "removed "
         where = {"none": "nothing removed", "all": "removed in all layers"}.get(
-            one["where"], f"removed {one['where']} {one['first']}–{one['end']}"
+            one["where"], f"{done}{one['where']} {one['first']}–{one['end']}"
         )
         lines.append(
             f"{where:<28} {100 * one['accuracy']:5.1f} % right ({100 * one['low']:.0f}–{100 * one['high']:.0f})"
+            + (f"{100 * one['difference']:+7.1f} {_ends(one)}" if one["where"] != "none" else "")
         )
     return "\n".join(lines)
+
+
+def _ends(one: dict[str, Any]) -> str:
+    low, high = one["difference_low"], one["difference_high"]
+    return "" if low is None else f"({100 * low:+.1f} to {100 * high:+.1f})"

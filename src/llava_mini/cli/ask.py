@@ -49,8 +49,9 @@ def ask(
     sampling = options.sampling(max_new_tokens, temperature, seed)
     if explain is not None and len(files) != 1:
         raise InputError(f"--explain takes one picture or video, {len(files)} were given")
-    if explain is not None and engine.startswith("http"):
-        raise InputError("vLLM does not say where it looked; leave the engine out to use --explain")
+    if explain is not None and engine not in ("torch", "int8"):
+        name = "vLLM" if engine.startswith("http") else engine
+        raise InputError(f"{name} does not say where it looked; leave the engine out to use --explain")
     frames = options.frame_sampling(fps, max_frames, start, end)
     assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
     with options.open_chat(assistant, files, frames) as chat:

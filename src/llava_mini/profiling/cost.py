@@ -134,7 +134,7 @@ def turning_points(points: Sequence[Point]) -> list[tuple[Axis, int, str]]:
 
 
 def draw(points: Sequence[Point], device: Device, path: Path, *, model: str) -> None:
-    """Draw the curves, a panel an axis: parts of ours, all of it, all of LLaVA-v1.5; ground: the part that costs most."""
+    """Draw the curves, a panel an axis: ours and its parts, LLaVA-v1.5; the ground says which part costs most."""
     axes = tuple(dict.fromkeys(point.axis for point in points))
     rows = -(-len(axes) // 2)
     with matplotlib.rc_context(STYLE):
