@@ -8,11 +8,13 @@ number of requests and the time are bounded. One JSON line goes to stdout.
 
 import argparse
 import base64
+import collections
 import json
 import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +46,8 @@ def main() -> None:
         assert server.stderr is not None
         try:
             address = next(line for line in server.stderr if "http://127.0.0.1" in line).split()[-1]
+            # A pipe that nobody reads fills with the server's log, and the server would wait for it.
+            threading.Thread(target=collections.deque, args=(server.stderr, 0), daemon=True).start()
             print(json.dumps(measure(address, given)))
         finally:
             server.terminate()
@@ -76,9 +80,9 @@ def measure(address: str, given: Any) -> dict[str, Any]:
         "times_faster": round(alone_s / together_s, 2),
         "errors": sum(text is None for _, _, text in together),
         "equal_answers": sum(a[2] == b[2] is not None for a, b in pairs),
-        "alone_s": spread([whole for _, whole, _ in alone]),
-        "first_token_s": spread([first for first, _, _ in together]),
-        "whole_s": spread([whole for _, whole, _ in together]),
+        "alone_s": spread([whole for _, whole, text in alone if text is not None]),
+        "first_token_s": spread([first for first, _, text in together if text]),
+        "whole_s": spread([whole for _, whole, text in together if text is not None]),
         "machine": f"{platform.processor() or platform.machine()}, {platform.system()}",
     }
 
@@ -108,7 +112,9 @@ def one(client: httpx.Client, question: dict[str, Any], deadline: float) -> tupl
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
-    """Return the 50th, 95th and 99th percentile."""
+    """Return the 50th, 95th and 99th percentile of what was answered; nothing where nothing was."""
+    if not seconds:
+        return {}
     cuts = statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else seconds * 99
     return {f"p{percent}": round(cuts[percent - 1], 3) for percent in (50, 95, 99)}
 

@@ -4,9 +4,10 @@ import base64
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 from corpus import encoded
 from PIL import Image
 from tiny import tiny_model, tiny_processor
@@ -27,21 +28,42 @@ def tiny_assistant(**changes: Any) -> Assistant:
 
 
 @contextlib.contextmanager
-def serving(assistant: Assistant, **options: Any) -> Iterator[str]:
-    """Serve while the block runs; gives the address without a path."""
+def serving(
+    assistant: Assistant, *, grace_s: float = 5, stops: "list[Callable[[], None]] | None" = None, **options: Any
+) -> Iterator[str]:
+    """Serve while the block runs; gives the address without a path.
+
+    Args:
+        stops: gets what asks the server to stop before the block's end.
+    """
     listening = listen("127.0.0.1", 0)
-    server = make_server(build_app(assistant, grace_s=5, **options), grace_s=5)
+    server = make_server(build_app(assistant, grace_s=grace_s, **options), grace_s=grace_s)
+    started, begin = threading.Event(), server.startup
+
+    async def startup(sockets: Any = None) -> None:
+        await begin(sockets=sockets)
+        started.set()
+
+    server.startup = startup  # type: ignore[method-assign]
+    if stops is not None:
+        stops.append(lambda: setattr(server, "should_exit", True))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
+    assert started.wait(60)
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def until(address: str, words: str, timeout_s: float = 60) -> str:
+    """Ask for the numbers until they tell some words; returns them."""
+    deadline = time.monotonic() + timeout_s
+    while words not in (text := httpx.get(f"{address}/metrics", timeout=60).text):
+        assert time.monotonic() < deadline, f"{words!r} is not told after {timeout_s} s"
+    return text
 
 
 def data_uri(data: bytes, kind: str = "image/png") -> str:

@@ -3,20 +3,21 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from corpus import BLUE, GREEN, RED, damaged_film, png_bomb, sound_only, video
-from served import KEY, asked, data_uri, png, serving, tiny_assistant
+from served import KEY, asked, data_uri, png, serving, tiny_assistant, until
 
 from llava_mini import Assistant
 from llava_mini.errors import MediaError
 from llava_mini.reply import Sampling
+from llava_mini.serving.batch import RunningBatch
 from llava_mini.serving.requests import ServerLimits
 
 
@@ -167,7 +168,7 @@ def test_an_explanation_tells_where_it_looked_and_what_was_saved(address: str) -
         ({"messages": asked("x"), "temperature": 3}, "temperature"),
         ({"messages": asked("x"), "n": 99}, "n is 99"),
         ({"messages": asked("x"), "max_tokens": 0}, "max_tokens"),
-        ({"messages": asked("x"), "max_tokens": 10**9}, "at most"),
+        ({"messages": asked("what " * 3000)}, "context"),
         ({"messages": asked("x " * 9000)}, "context"),
         ({"messages": asked("x"), "tools": [{"type": "function"}]}, "tools"),
         ({"messages": asked("x"), "response_format": {"type": "json_object"}}, "response_format"),
@@ -277,8 +278,7 @@ def test_a_full_server_says_when_to_come_back(assistant: Assistant, monkeypatch:
         body = {"messages": asked("what"), "max_tokens": 1}
         with ThreadPoolExecutor(2) as pool:
             first = [pool.submit(httpx.post, f"{address}/v1/chat/completions", json=body, timeout=60) for _ in "ab"]
-            while "llava_mini_waiting 2.0" not in httpx.get(f"{address}/metrics").text:
-                pass
+            until(address, "llava_mini_waiting 2.0")
             refused = httpx.post(f"{address}/v1/chat/completions", json=body)
             blocked.set()
             assert [one.result().status_code for one in first] == [200, 200]
@@ -295,10 +295,8 @@ def test_who_hangs_up_is_worked_for_no_longer(assistant: Assistant, stream: bool
         head += f"Content-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
             connection.sendall(head.encode() + body)
-            while "llava_mini_running 16.0" not in httpx.get(f"{address}/metrics").text:
-                pass
-        while "llava_mini_running 0.0" not in (text := httpx.get(f"{address}/metrics").text):
-            pass
+            until(address, "llava_mini_running 16.0")
+        text = until(address, "llava_mini_running 0.0")
         assert 'llava_mini_tokens_total{kind="answer"}' not in text
 
 
@@ -306,18 +304,23 @@ def test_a_server_that_is_stopped_finishes_its_answers(assistant: Assistant) -> 
     with ThreadPoolExecutor(4) as pool, serving(assistant) as address:
         body = {"messages": asked("what"), "max_tokens": 60}
         sent = [pool.submit(httpx.post, f"{address}/v1/chat/completions", json=body, timeout=60) for _ in range(4)]
-        while "llava_mini_running 4.0" not in httpx.get(f"{address}/metrics").text:
-            pass
+        until(address, "llava_mini_running 4.0")
     assert [one.result().json()["usage"]["completion_tokens"] for one in sent] == [60] * 4
 
 
-def test_logs_tell_no_contents(address: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    with caplog.at_level("DEBUG", logger="llava_mini"):
-        for text in ("where is the secret", ""):
-            body = {"messages": asked(text, data_uri(png())), "max_tokens": 2}
-            httpx.post(f"{address}/v1/chat/completions", json=body)
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("llava_mini")]
-    assert told
+def test_logs_tell_no_contents_also_of_what_nobody_foresaw(
+    assistant: Assistant, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch(url: str, _: int) -> bytes:
+        raise RuntimeError(f"secret {url}")
+
+    with serving(assistant, fetch=fetch) as address, caplog.at_level("DEBUG"):
+        for text, url in (("where is the secret", data_uri(png())), ("", data_uri(png())), ("x", "https://secret/a")):
+            body = {"messages": asked(text, url), "max_tokens": 2}
+            answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (500, "the server failed (RuntimeError)")
+    told = [f"{record.getMessage()} {record.exc_info} {record.exc_text}" for record in caplog.records]
+    assert any("RuntimeError" in line for line in told)
     assert not any("secret" in line or "base64" in line for line in told)
 
 
@@ -333,3 +336,187 @@ def test_files_of_allowed_hosts_are_fetched(assistant: Assistant) -> None:
         assert httpx.post(where, json=body).json()["usage"]["vision_tokens"] == 1
         body["messages"] = asked("what", "https://pictures.example/b.png")
         assert httpx.post(where, json=body).status_code == 400
+
+
+def test_no_file_is_fetched_of_a_request_with_too_many_or_where_no_place_is_free(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    blocked, read = threading.Event(), assistant.see
+
+    def fetch(url: str, _: int) -> bytes:
+        fetched.append(url)
+        return png()
+
+    def slow(*args: Any) -> Any:
+        blocked.wait(30)
+        return read(*args)
+
+    monkeypatch.setattr(assistant, "see", slow)
+    with serving(assistant, fetch=fetch, limits=ServerLimits(waiting=1)) as address, ThreadPoolExecutor(1) as pool:
+        where = f"{address}/v1/chat/completions"
+        many = asked("what", *[f"https://pictures.example/{number}" for number in range(17)])
+        assert "17 pictures" in httpx.post(where, json={"messages": many}).json()["error"]["message"]
+        one = {"messages": asked("what", "https://pictures.example/a"), "max_tokens": 1}
+        first = pool.submit(httpx.post, where, json={"messages": asked("what"), "max_tokens": 1}, timeout=60)
+        until(address, "llava_mini_waiting 1.0")
+        assert httpx.post(where, json=one).status_code == 429
+        assert httpx.post(f"{address}/v1/explanations", json={"messages": one["messages"]}).status_code == 429
+        blocked.set()
+        assert first.result().status_code == 200
+        assert not fetched
+        assert httpx.post(where, json=one, timeout=60).status_code == 200
+        assert len(fetched) == 1
+
+
+def test_files_of_one_request_share_its_bytes(assistant: Assistant) -> None:
+    asked_for: list[int] = []
+
+    def fetch(_: str, most: int) -> bytes:
+        asked_for.append(most)
+        return b"x" * 600
+
+    with serving(assistant, fetch=fetch, limits=ServerLimits(media_bytes=1000)) as address:
+        body = {"messages": asked("what", "https://pictures.example/a", "https://pictures.example/b")}
+        assert httpx.post(f"{address}/v1/chat/completions", json=body).status_code == 400
+    assert asked_for == [1000, 400]
+
+
+def test_explanations_take_a_place_and_give_it_back(assistant: Assistant) -> None:
+    with serving(assistant, limits=ServerLimits(waiting=1)) as address:
+        for given, status in (({"answer": "red"}, 200), ({}, 200), ({"answer": "red " * 4000}, 400)):
+            body = {"messages": asked("what", data_uri(png())), **given}
+            assert httpx.post(f"{address}/v1/explanations", json=body, timeout=60).status_code == status
+        assert httpx.post(f"{address}/v1/explanations", json={"messages": asked("what")}).status_code == 400
+        assert "llava_mini_waiting 0.0" in httpx.get(f"{address}/metrics").text
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [{"role": "system", "content": ""}],
+        [*asked("what"), {"role": "assistant", "content": ""}],
+        [*asked("what"), {"role": "assistant", "content": None, "refusal": None, "tool_calls": None}],
+        [*asked("what"), {"role": "assistant", "content": []}],
+        [*asked("what"), {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}],
+        [*asked("what"), {"role": "assistant", "content": None, "refusal": "no"}],
+    ],
+)
+def test_conversations_that_openai_takes_are_taken(address: str, before: list[dict[str, Any]]) -> None:
+    body = {"messages": [*before, *asked("which")], "max_tokens": 1, "stop": ""}
+    answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_answer_is_as_long_as_there_is_room(address: str) -> None:
+    body = {"messages": asked("what"), "max_tokens": 10**9}
+    told = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).json()
+    assert told["usage"]["total_tokens"] == 256
+    assert told["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("guided_choice", ["yes"]),
+        ("structured_outputs", {"choice": ["a"]}),
+        ("grammar", "x"),
+        ("min_tokens", 3),
+        ("ignore_eos", True),
+        ("stop_token_ids", [5]),
+        ("bad_words", ["x"]),
+        ("best_of", 3),
+        ("use_beam_search", True),
+        ("length_penalty", 2),
+        ("typical_p", 0.3),
+        ("mirostat", 2),
+        ("chat_template", "x"),
+        ("web_search_options", {}),
+        ("never heard of", 1),
+    ],
+)
+def test_fields_that_might_change_the_answer_are_refused(address: str, field: str, value: object) -> None:
+    where = f"{address}/v1/chat/completions"
+    answer = httpx.post(where, json={"messages": asked("x"), "max_tokens": 1, field: value})
+    assert (answer.status_code, f"{field} is not supported" in answer.text) == (400, True)
+    assert httpx.post(where, json={"messages": asked("x"), "max_tokens": 1, field: None}).status_code == 200
+
+
+def test_what_clients_send_along_is_taken(address: str) -> None:
+    along = {"user": "u", "metadata": {"a": "b"}, "store": True, "tools": [], "response_format": {"type": "text"}}
+    along |= {"presence_penalty": 0.0, "best_of": 1, "parallel_tool_calls": False, "model": None}
+    body = {"messages": asked("x"), "max_tokens": 1, **along}
+    assert httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "param"),
+    [
+        (7, "messages.0.content"),
+        ([{"type": "input_audio"}], "messages.0.content.0"),
+        ([{"type": "image_url", "image_url": "x"}], "messages.0.content.0.image_url.image_url"),
+        ([{"type": "text"}], "messages.0.content.0.text.text"),
+        ([{"type": "\ud800\n", "text": "x"}], "messages.0.content.0"),
+    ],
+)
+def test_the_part_that_is_wrong_is_named(address: str, content: object, param: str) -> None:
+    raw = json.dumps({"messages": [{"role": "user", "content": content}]})
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{address}/v1/chat/completions", content=raw, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert ("valid string" in answer.text) is (content == 7)
+    assert "\n" not in answer.json()["error"]["message"]
+
+
+def test_bodies_of_very_many_parts_are_refused_before_they_are_looked_at(address: str) -> None:
+    for parts, words in ((3000, "3,000 parts"), (100_000, "values")):
+        body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * parts}]}
+        answer = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+        assert (answer.status_code, words in answer.text) == (400, True)
+
+
+def test_running_answers_are_told_that_the_server_stops(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, blocked, read = threading.Event(), threading.Event(), assistant.see
+    stops: list[Any] = []
+
+    def slow(*args: Any) -> Any:
+        entered.set()
+        blocked.wait(30)
+        return read(*args)
+
+    monkeypatch.setattr(assistant, "see", slow)
+    with ThreadPoolExecutor(2) as pool, serving(assistant, stops=stops, grace_s=3) as address:
+        where, body = f"{address}/v1/chat/completions", {"messages": asked("what"), "max_tokens": 1}
+        sent = [pool.submit(httpx.post, where, json={**body, "stream": on}, timeout=60) for on in (True, False)]
+        assert entered.wait(60)
+        until(address, "llava_mini_waiting 2.0")
+        stops[0]()
+        deadline = time.monotonic() + 60
+        while (health := httpx.get(f"{address}/health")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert health.json() == {"status": "stopping"}
+        refused = httpx.post(where, json=body)
+        answers = [one.result() for one in sent]
+        blocked.set()
+    for answer in (refused, *answers):
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
+        assert "stopping" in answer.json()["error"]["message"]
+
+
+def test_a_stream_is_told_that_the_server_stops(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked, step, stops = threading.Event(), RunningBatch.step, []  # type: ignore[var-annotated]
+
+    def slow(self: RunningBatch, tokens: Any) -> Any:
+        blocked.wait(30)
+        return step(self, tokens)
+
+    monkeypatch.setattr(RunningBatch, "step", slow)
+    with serving(assistant, stops=stops, grace_s=0.1) as address:
+        body = {"messages": asked("what"), "max_tokens": 9, "stream": True}
+        with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert "assistant" in next(lines)
+            stops[0]()
+            last = [line for line in lines if line][-1]
+        blocked.set()
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"

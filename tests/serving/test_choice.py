@@ -54,7 +54,7 @@ def test_a_token_without_any_chance_is_told_as_very_unlikely() -> None:
     logits[TOKENIZER("a", add_special_tokens=False)["input_ids"][0]] = 0.0
     piece = choice.take(logits)
     assert piece.logprobs[0].logprob == 0
-    assert piece.logprobs[0].top[1][1] == -9999.0
+    assert piece.logprobs[0].top[1].logprob == -9999.0
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,22 @@ def test_a_token_without_any_chance_is_told_as_very_unlikely() -> None:
 def test_settings_without_sense_are_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Settings(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-30])
+def test_a_tiny_temperature_chooses_the_likeliest(temperature: float) -> None:
+    choice = Choice(TOKENIZER, Settings(temperature=temperature), 9, [])
+    logits = torch.linspace(3.0, 400.0, SIZE)
+    logits[:3] = -torch.inf
+    choice.take(logits)
+    assert choice.tokens == [SIZE - 1]
+
+
+def test_a_part_of_a_character_is_told_with_its_true_bytes() -> None:
+    ids = TOKENIZER("漢 a", add_special_tokens=False)["input_ids"]
+    choice = Choice(TOKENIZER, Settings(top_logprobs=1), len(ids), [])
+    told = [
+        one for token in ids for one in choice.take(torch.nn.functional.one_hot(torch.tensor(token), SIZE)).logprobs
+    ]
+    assert b"".join(one.data for one in told) == "漢 a".encode()
+    assert all(one.top[0].data == one.data for one in told)

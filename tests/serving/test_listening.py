@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from llava_mini.errors import InputError
-from llava_mini.serving.listening import check_key, is_loopback, listen
+from llava_mini.serving.listening import check_key, is_loopback, listen, names_of
 
 KEY = "a-key-of-enough-letters"
 
@@ -38,3 +38,10 @@ def test_the_socket_is_of_loopback_alone() -> None:
     with listen("127.0.0.1", 0) as made:
         assert made.getsockname()[0] == "127.0.0.1"
         assert made.family == socket.AF_INET
+
+
+def test_a_server_is_called_by_the_address_it_announces_and_with_a_key_by_any_name() -> None:
+    assert "127.0.0.2" in (names_of("127.0.0.2", None) or ())
+    assert "[::1]" in (names_of("::1", None) or ())
+    assert "evil.example" not in (names_of("127.0.0.1", None) or ())
+    assert names_of("127.0.0.1", KEY) is None

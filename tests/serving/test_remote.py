@@ -1,5 +1,6 @@
 """Files at web addresses: only from hosts on the list, only from public addresses, bounded, never redirected."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -78,6 +79,10 @@ def test_a_name_that_leads_inside_is_refused(addresses: list[str]) -> None:
         ("64:ff9b::a00:1", False),
         ("2002:7f00:1::", False),
         ("fe80::1%eth0", False),
+        ("64:ff9b:1::a00:1", False),
+        ("::7f00:1", False),
+        ("::ffff:0:7f00:1", False),
+        ("fec0::1", False),
         ("nonsense", False),
     ],
 )
@@ -85,7 +90,7 @@ def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-def test_redirects_failures_and_floods_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_failures_and_floods_are_told() -> None:
     url = "https://pictures.example/a.png"
     moved = httpx.Response(302, headers={"location": "http://127.0.0.1/"})
     with pytest.raises(MediaError, match="answered 302"):
@@ -98,6 +103,26 @@ def test_redirects_failures_and_floods_are_told(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(MediaError, match="ConnectTimeout"):
         remote(broken).fetch(url, 100)
-    monkeypatch.setattr(remote_file, "_SECONDS", -1.0)
+
+
+def test_the_deadline_covers_the_head_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(remote_file, "_SECONDS", 0.05)
     with pytest.raises(MediaError, match="not there after"):
-        remote().fetch(url, 100)
+        remote(never).fetch("https://pictures.example/a.png", 100)
+
+
+def test_no_host_is_shown_the_cookies_of_another() -> None:
+    seen: list[httpx.Headers] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(200, headers={"set-cookie": "session=a"}, stream=httpx.ByteStream(b"x"))
+
+    fetcher = remote(answer, hosts=("a.example", "b.example"))
+    for host in ("a.example", "b.example", "a.example"):
+        fetcher.fetch(f"https://{host}/", 10)
+    assert not any("cookie" in headers for headers in seen)

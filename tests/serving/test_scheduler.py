@@ -14,8 +14,17 @@ from tiny import tiny_model, tiny_processor
 from llava_mini import Assistant
 from llava_mini.errors import InputError, LlavaMiniError, MediaError, ModelError
 from llava_mini.reply import Sampling
-from llava_mini.serving.choice import Settings
-from llava_mini.serving.requests import BusyError, Event, Said, ServerLimits, Started, StoppingError, Ticket
+from llava_mini.serving.choice import Choice, Piece, Settings
+from llava_mini.serving.requests import (
+    BusyError,
+    Event,
+    Said,
+    ServerLimits,
+    Started,
+    StoppingError,
+    Ticket,
+    TooLongError,
+)
 from llava_mini.serving.scheduler import Scheduler
 
 
@@ -172,7 +181,7 @@ def test_logprobs_are_those_of_the_model_and_one_a_token(assistant: Assistant, s
     with torch.no_grad():
         logits = assistant.model(input_ids=inputs["input_ids"]).logits[0, -1].log_softmax(dim=-1)
     assert told[0].logprob == pytest.approx(float(logits.max()), abs=1e-4)
-    assert [value for _, value in told[0].top] == pytest.approx(logits.topk(2).values.tolist(), abs=1e-4)
+    assert [one.logprob for one in told[0].top] == pytest.approx(logits.topk(2).values.tolist(), abs=1e-4)
 
 
 def test_a_request_that_is_cancelled_leaves_the_batch_and_the_others_go_on(
@@ -195,7 +204,7 @@ def test_a_request_that_is_cancelled_leaves_the_batch_and_the_others_go_on(
         (asked("what", png(RED)[:60]), {}, MediaError, "damaged"),
         (asked("what", *[png(RED)] * 17), {}, InputError, "17 pictures"),
         (asked("what " * 5000), {}, InputError, "context"),
-        (asked("what"), {"max_tokens": 5000}, InputError, "at most 2048"),
+        (asked("what " * 60_000), {}, TooLongError, "characters"),
     ],
 )
 def test_what_cannot_be_answered_is_told_in_one_line_and_harms_nobody(
@@ -269,3 +278,117 @@ def test_a_failure_of_the_language_model_ends_its_rows_and_not_the_server(
 def test_an_engine_that_cannot_change_its_batch_is_refused(assistant: Assistant) -> None:
     with pytest.raises(ModelError, match="int8"):
         Scheduler(Assistant(assistant.model, assistant.processor, "tiny", "x.gguf"))
+
+
+def test_a_choice_that_fails_ends_its_own_request_alone(
+    assistant: Assistant, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Choice.take
+
+    def failing(self: Choice, logits: torch.Tensor) -> Piece:
+        if self._settings.temperature:
+            raise RuntimeError("probability tensor contains nan")
+        return take(self, logits)
+
+    monkeypatch.setattr(Choice, "take", failing)
+    good, _ = send(scheduler, asked("where"), max_tokens=20)
+    bad, _ = send(scheduler, asked("what"), max_tokens=20, temperature=1.0)
+    with pytest.raises(ModelError, match="could not be chosen"):
+        bad.texts()
+    assert good.texts()[0].strip() == assistant.ask("where", sampling=Sampling(max_new_tokens=20)).text
+
+
+def ready_together(scheduler: Scheduler, *questions: tuple[str, int]) -> list[Listener]:
+    """Send questions that all wait for room before the language model goes on."""
+    blocked = threading.Event()
+    scheduler.run(lambda: blocked.wait(60))
+    ready, arrived, take_in = threading.Semaphore(0), [], scheduler._take_in  # type: ignore[var-annotated]
+
+    def taken(prepared: Any) -> None:
+        take_in(prepared)
+        arrived.append(prepared)
+        ready.release()
+
+    scheduler._take_in = taken  # type: ignore[method-assign]
+    sent = [send(scheduler, asked(text), max_tokens=most)[0] for text, most in questions]
+    for _ in questions:
+        assert ready.acquire(timeout=60)
+    scheduler._take_in = take_in  # type: ignore[method-assign]
+    blocked.set()
+    return sent
+
+
+def test_those_who_run_take_a_step_between_two_groups_that_are_read(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant, ServerLimits(prefill_tokens=1))
+    done: list[str] = []
+    join, step = scheduler._batch.join, scheduler._batch.step
+    scheduler._batch.join = lambda *given: done.append("join") or join(*given)  # type: ignore
+    scheduler._batch.step = lambda *given: done.append("step") or step(*given)  # type: ignore
+    for listener in ready_together(scheduler, ("what", 12), ("where", 3), ("which", 3), ("a", 3)):
+        assert listener.texts()
+    scheduler.close(grace_s=0)
+    assert done[:8] == ["join", "step"] * 4
+
+
+def test_room_is_kept_for_the_answers_to_come(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant, ServerLimits(places=200))
+    seen: list[int] = []
+    step = scheduler._batch.step
+
+    def stepped(tokens: torch.Tensor) -> torch.Tensor:
+        logits = step(tokens)
+        seen.append(scheduler._batch.places)
+        return logits
+
+    scheduler._batch.step = stepped  # type: ignore[method-assign]
+    for listener in ready_together(scheduler, *[("a", 50)] * 5):
+        assert listener.texts()
+    scheduler.close(grace_s=0)
+    assert max(seen) <= 200
+
+
+def test_pictures_share_the_pixels_of_their_request(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant, ServerLimits(pixels=3000))
+    assert send(scheduler, asked("what", png(RED), png(BLUE)), max_tokens=1)[0].texts()
+    with pytest.raises(InputError, match="together more than 3,000 pixels"):
+        send(scheduler, asked("what", png(RED), png(BLUE), png(GREEN)), max_tokens=1)[0].texts()
+    scheduler.close(grace_s=0)
+
+
+def test_a_question_that_has_been_prepared_holds_no_files(scheduler: Scheduler) -> None:
+    listener, ticket = send(scheduler, asked("what", png(RED)), max_tokens=1)
+    assert listener.texts()
+    assert not ticket.messages
+
+
+def test_who_closes_again_shortens_the_wait(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant)
+    blocked = threading.Event()
+    scheduler.run(lambda: blocked.wait(60))
+    listener, _ = send(scheduler, asked("what"))
+    closing = [threading.Thread(target=scheduler.close, args=(grace_s,)) for grace_s in (600, 0)]
+    for thread in closing:
+        thread.start()
+    with pytest.raises(StoppingError):
+        listener.texts()
+    blocked.set()
+    for thread in closing:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_a_job_that_nobody_waits_for_any_more_does_not_harm_the_end(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant)
+    begun, blocked = threading.Event(), threading.Event()
+    scheduler.run(lambda: begun.set() or blocked.wait(60))
+    assert begun.wait(60)
+    left, waited_for = scheduler.run(int), scheduler.run(int)
+    left.cancel()
+    closing = threading.Thread(target=scheduler.close, args=(0,))
+    closing.start()
+    with scheduler._changed:
+        assert scheduler._changed.wait_for(lambda: scheduler._stopped, timeout=60)
+    blocked.set()
+    closing.join(60)
+    with pytest.raises(StoppingError):
+        waited_for.result(60)

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -45,7 +45,7 @@ def serve(
     needs("fastapi", "uvicorn", "prometheus_client", "httpx")
     import dataclasses
 
-    from llava_mini.serving.listening import check_key, is_loopback, listen, run
+    from llava_mini.serving.listening import check_key, listen, names_of, run
 
     key = read_key(key_file)
     check_key(host, key)
@@ -55,7 +55,6 @@ def serve(
     from llava_mini.serving.requests import ServerLimits
 
     assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
-    extra: dict[str, Any] = {} if is_loopback(host) else {"hosts": None}
     app = build_app(
         assistant,
         limits=dataclasses.replace(ServerLimits(), waiting=waiting, rows=rows),
@@ -63,7 +62,7 @@ def serve(
         fetch=Remote(allow_remote or []).fetch,
         cost=cost_of(assistant),
         grace_s=grace,
-        **extra,
+        hosts=names_of(host, key),
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ A template writes the control tokens; what a user types is only ever text, also 
 
 import re
 import threading
+from bisect import bisect_right
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +72,13 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
     except (TemplateError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"the chat template cannot read a message: {reason}") from error
-    answers = spans[0] if spans else []
+    answers = sorted(spans[0]) if spans else []
+    ends = [end for _, end in answers]
+
+    def answered(first: int, last: int) -> bool:
+        following = bisect_right(ends, first)  # the first answer that ends after the token's beginning
+        return following < len(ends) and last > answers[following][0]
+
     ids: list[int] = []
     is_answer: list[bool] = []
     for start, piece, typed in _pieces(prompts[0]):
@@ -80,10 +87,7 @@ def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, templa
                 piece, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=typed
             )
         ids += encoded["input_ids"]
-        is_answer += [
-            any(start + first < end and start + last > begin for begin, end in answers)
-            for first, last in encoded["offset_mapping"]
-        ]
+        is_answer += [answered(start + first, start + last) for first, last in encoded["offset_mapping"]]
     return ChatTokens(ids, is_answer)
 
 

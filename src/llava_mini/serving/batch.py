@@ -31,9 +31,9 @@ class RunningBatch:
         """Places in the cache, B · L, padding included."""
         return self._present.numel()
 
-    def places_with(self, lengths: Sequence[int]) -> int:
-        """Return how many places there would be if rows of these lengths joined."""
-        return (len(self) + len(lengths)) * max([self._present.shape[1], *lengths])
+    def places_with(self, lengths: Sequence[int], steps: int) -> int:
+        """Return how many places there would be if rows of these lengths joined, and all took so many steps."""
+        return (len(self) + len(lengths)) * (max([self._present.shape[1], *lengths]) + steps)
 
     @torch.no_grad()
     def join(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> Tensor:

@@ -10,6 +10,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from llava_mini.errors import InputError
+from llava_mini.serving.token_bytes import token_bytes
 
 Ending = Literal["stop", "length"]
 
@@ -49,8 +50,10 @@ class TokenLogprob:
     """A token and the logarithm of its probability, before temperature and top_p."""
 
     token: str
+    data: bytes
+    """Its bytes; those of a part of a character are no text."""
     logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple["TokenLogprob", ...] = ()
     """The likeliest tokens in its place."""
 
 
@@ -90,6 +93,11 @@ class Choice:
         self.tokens: list[int] = []
         self.ended = False
 
+    @property
+    def left(self) -> int:
+        """Tokens that it may still take."""
+        return self._most - len(self.tokens)
+
     def take(self, logits: Tensor) -> Piece:
         """Choose the next token from `(V,)` logits and return the text that is now certain."""
         token = self._choose(logits)
@@ -128,7 +136,9 @@ class Choice:
         settings = self._settings
         if settings.temperature == 0:
             return int(logits.argmax())
-        chances = (logits.double().cpu() / settings.temperature).softmax(dim=-1)
+        scores = logits.double().cpu()
+        # The likeliest becomes 0 before the division: a tiny temperature makes the others -inf and nothing NaN.
+        chances = ((scores - scores.max()) / settings.temperature).softmax(dim=-1)
         if settings.top_p < 1:
             ordered, places = chances.sort(descending=True)
             before = ordered.cumsum(dim=-1) - ordered
@@ -138,9 +148,11 @@ class Choice:
     def _logprob(self, logits: Tensor, token: int) -> TokenLogprob:
         chances = logits.float().log_softmax(dim=-1)
         likeliest = chances.topk(min(self._settings.top_logprobs or 0, len(chances)))
-        pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-        top = tuple((self._tokenizer.decode([place]), _finite(value)) for place, value in pairs)
-        return TokenLogprob(self._tokenizer.decode([token]), _finite(float(chances[token])), top)
+        top = tuple(self._told_of(place, float(chances[place])) for place in likeliest.indices.tolist())
+        return dataclasses.replace(self._told_of(token, float(chances[token])), top=top)
+
+    def _told_of(self, token: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(self._tokenizer.decode([token]), token_bytes(self._tokenizer, token), _finite(logprob))
 
     def _uncertain(self) -> int:
         """Return how many of the last characters may be the beginning of a stop text."""

@@ -11,7 +11,7 @@ import torch
 from llava_mini.assistant import Assistant
 from llava_mini.errors import InputError
 from llava_mini.inputs.chat import Messages
-from llava_mini.inputs.media import Picture, Video
+from llava_mini.inputs.media import Picture
 from llava_mini.inputs.processor import count_frames, frames_of
 from llava_mini.inputs.tiling import to_square
 from llava_mini.model.chunking import frames_per_chunk
@@ -27,13 +27,27 @@ _SIDE_PX = 256
 class Explained:
     """What can be told of a conversation without the language model."""
 
-    media: list[Picture | Video]
+    inputs: Any
+    """The conversation's tokens; its pictures are held no longer than they are looked at."""
+    vision: Any
+    """The encoded media, or a way to read them anew; None where no answer is looked at."""
     told: dict[str, Any]
 
 
 @torch.no_grad()
-def explain(assistant: Assistant, messages: Messages, cost: Cost | None) -> Explained:
+def explain(
+    assistant: Assistant,
+    messages: Messages,
+    cost: Cost | None,
+    *,
+    answered: bool = False,
+    check: Callable[..., object] = lambda *_: None,
+) -> Explained:
     """Tell what a conversation's pictures cost and where the compression looked.
+
+    Args:
+        answered: whether `moments` is asked next.
+        check: called now and then; what it raises ends the work.
 
     Returns:
         Its `told` holds `vision_tokens`, `all_tokens` (of a model that keeps every patch), `tflops` and `frames`: of
@@ -53,6 +67,7 @@ def explain(assistant: Assistant, messages: Messages, cost: Cost | None) -> Expl
     frames: list[dict[str, Any]] = []
     size = frames_per_chunk(config, assistant.model.dtype)
     for number, item in enumerate(media):
+        check()
         pictures = [frame.copy() for frame in frames_of(item)]
         times = [None] * len(pictures) if isinstance(item, Picture) else list(item.times_s)
         grids: list[Any] = [None] * len(pictures)
@@ -73,23 +88,22 @@ def explain(assistant: Assistant, messages: Messages, cost: Cost | None) -> Expl
         "tflops": cost(int(inputs["input_ids"].shape[1]) - tokens, count) if cost is not None else None,
         "frames": frames,
     }
-    return Explained(media, told)
+    return Explained(inputs, assistant.see(media, check) if answered else None, told)
 
 
 @torch.no_grad()
-def moments(assistant: Assistant, messages: Messages, media: list[Picture | Video], answer: str) -> list[float]:
+def moments(assistant: Assistant, found: Explained, answer: str) -> list[float]:
     """Return how much an answer attended to each picture or frame; it needs the language model for itself.
 
     Raises:
         InputError: when question and answer do not fit into the context.
     """
-    inputs: Any = assistant.processor.tokenize_conversations([messages], add_generation_prompt=True)
-    inputs = {name: value.to(assistant.model.device) for name, value in inputs.items()}
+    inputs = {name: value.to(assistant.model.device) for name, value in found.inputs.items()}
     said = assistant.processor.tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"]
     length, context = inputs["input_ids"].shape[1] + said.shape[1], assistant.model.config.text.max_position_embeddings
     if length > context or not said.shape[1]:
         raise InputError(f"question and answer have {length} tokens; 1 to {context} are looked at")
-    dialogue = Dialogue(assistant.model, assistant.see(media))
+    dialogue = Dialogue(assistant.model, found.vision)
     assistant.model(**dialogue.advance(inputs["input_ids"], inputs["instruction_mask"]), logits_to_keep=1)
     dialogue.remember(said.to(assistant.model.device))
     shares = dialogue.attention(said).unflatten(0, (-1, assistant.model.config.tokens_per_frame)).sum(dim=1)

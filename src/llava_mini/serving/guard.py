@@ -6,9 +6,16 @@ Pure ASGI, so that a client that goes away is noticed by whoever answers it.
 import asyncio
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
+from llava_mini.serving.refusals import error_body
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""Names by which a server that only this machine reaches is called."""
 _BODY_SECONDS = 60.0
+_MOST_VALUES = 200_000
+"""Values of one JSON body, about; more would keep everybody waiting while they are read."""
 _OPEN = frozenset({"/health"})
 """Paths that need no key, so that whoever watches over the server needs none."""
 
@@ -17,17 +24,26 @@ class Guard:
     """Stands before an application."""
 
     def __init__(
-        self, app: Any, *, key: str | None, hosts: frozenset[str] | None, max_body: int, max_held: int | None = None
+        self,
+        app: Any,
+        *,
+        close: Callable[[float], None],
+        key: str | None,
+        hosts: frozenset[str] | None,
+        max_body: int,
+        max_held: int | None = None,
     ) -> None:
         """Wrap an application.
 
         Args:
+            close: stops it within some seconds.
             key: what must follow "Bearer"; None: nothing is asked.
             hosts: names by which the server may be called; None: any. A page in a browser that has its own name
                 point to this machine sends that name.
             max_body: bytes of one request.
-            max_held: bytes of all requests that are held at once; by default four of the largest.
+            max_held: bytes of all requests that wait for their answer to begin; by default four of the largest.
         """
+        self.close = close
         self._app, self._hosts, self._max_body = app, hosts, max_body
         self._key = None if key is None else key.encode()
         self._max_held = max_held or 4 * max_body
@@ -63,7 +79,17 @@ class Guard:
 
     async def _with_body(self, scope: Any, receive: Any, send: Any) -> None:
         """Read the body within its limits, and hand it on."""
-        body = bytearray()
+        body, held = bytearray(), 0
+
+        def release() -> None:
+            nonlocal held
+            self._held, held = self._held - held, 0
+
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                release()  # its files are no longer needed: who reads the answer slowly holds no bytes
+            await send(message)
+
         try:
             try:
                 async with asyncio.timeout(_BODY_SECONDS):
@@ -74,7 +100,7 @@ class Guard:
                             return
                         chunk = message.get("body", b"")
                         body += chunk
-                        self._held += len(chunk)
+                        self._held, held = self._held + len(chunk), held + len(chunk)
                         more = message.get("more_body", False)
                         if len(body) > self._max_body:
                             await refuse(
@@ -87,7 +113,11 @@ class Guard:
             except TimeoutError:
                 await refuse(send, 408, f"the request was not there after {_BODY_SECONDS:.0f} s")
                 return
+            if sum(body.count(sign) for sign in b",[{") > _MOST_VALUES:
+                await refuse(send, 400, f"the body holds more than {_MOST_VALUES:,} values; send fewer")
+                return
             whole: bytes | None = bytes(body)
+            body.clear()
 
             async def again() -> Any:
                 nonlocal whole
@@ -96,9 +126,9 @@ class Guard:
                 given, whole = whole, None
                 return {"type": "http.request", "body": given, "more_body": False}
 
-            await self._app(scope, again, send)
+            await self._app(scope, again, sent)
         finally:
-            self._held -= len(body)
+            release()
 
     def _knows(self, headers: dict[bytes, bytes]) -> bool:
         """Tell whether the key is right, in a time that does not tell how much of it is."""
@@ -106,19 +136,12 @@ class Guard:
         return hmac.compare_digest(given.strip(), self._key or b"") and kind.lower() == b"bearer"
 
 
-def error_body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """Return OpenAI's envelope of an error."""
-    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
 async def refuse(send: Any, status: int, message: str, code: str | None = None) -> None:
     """Answer with an error."""
     body = json.dumps(error_body(status, message, code)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"connection", b"close")] if status in (408, 413, 429) else []
-    headers += [(b"retry-after", b"1")] if status == 429 else []
+    headers += [(b"connection", b"close")] if status in (408, 413, 429, 503) else []
+    headers += [(b"retry-after", b"1")] if status in (429, 503) else []
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

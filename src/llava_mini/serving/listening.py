@@ -1,12 +1,18 @@
 """Sockets, keys, and the process that serves: closed to other machines unless a key is asked."""
 
+import asyncio
 import ipaddress
 import socket
-from typing import Any
+
+import uvicorn
 
 from llava_mini.errors import InputError
+from llava_mini.serving.connections import Connection
+from llava_mini.serving.guard import LOOPBACK, Guard
 
 _SHORTEST_KEY = 16
+_SENDING_SECONDS = 5
+"""For the last words of answers, once all have ended or been told."""
 
 
 def is_loopback(host: str) -> bool:
@@ -43,25 +49,47 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen at {host}, port {port}: {reason}; choose another --port") from error
 
 
-def run(app: Any, listening: socket.socket, *, grace_s: float) -> None:
+def names_of(host: str, key: str | None) -> frozenset[str] | None:
+    """Return the names by which a server that listens at a host may be called; None: any.
+
+    A page in a browser may have its own name point to this machine, but does not know the key: where one is asked, the
+    name proves nothing more, and a proxy in front may keep the name by which it was called.
+    """
+    return None if key is not None else LOOPBACK | {f"[{host}]" if ":" in host else host.lower()}
+
+
+def run(app: Guard, listening: socket.socket, *, grace_s: float) -> None:
     """Serve until the process is asked to stop; running answers may end within `grace_s`."""
     make_server(app, grace_s=grace_s).run(sockets=[listening])
 
 
-def make_server(app: Any, *, grace_s: float) -> Any:
+def make_server(app: Guard, *, grace_s: float) -> uvicorn.Server:
     """Return uvicorn's server, which logs paths and never contents."""
-    import uvicorn
-
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=1024,
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=max(1, round(grace_s)),
-            ws="none",
-            lifespan="on",
-        )
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=_SENDING_SECONDS,
+        ws="none",
+        lifespan="on",
     )
+    return _Server(config, app, grace_s)
+
+
+class _Server(uvicorn.Server):
+    """Stops the application first, while it still answers: what comes is refused in words, what runs is told."""
+
+    def __init__(self, config: uvicorn.Config, app: Guard, grace_s: float) -> None:
+        super().__init__(config)
+        self._app, self._grace_s = app, grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers end within the grace, or until a second Ctrl-C; then close the connections."""
+        closing = asyncio.ensure_future(asyncio.to_thread(self._app.close, self._grace_s))
+        while not closing.done() and not self.force_exit:
+            await asyncio.wait({closing}, timeout=0.1)
+        await asyncio.to_thread(self._app.close, 0.0)
+        await super().shutdown(sockets)

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from llava_mini.assistant import Assistant
 from llava_mini.errors import InputError, LlavaMiniError, ModelError
-from llava_mini.inputs.chat import Messages
 from llava_mini.serving.choice import Ending, Piece, Settings
 from llava_mini.serving.preparing import Prepared
 from llava_mini.serving.requests import Event, Said, ServerLimits, Ticket
@@ -48,15 +47,15 @@ class Relay(Scheduler):
         """Requests that are prepared or wait for a free place at the servers."""
         return len(self._open) - len(self._asked)
 
-    def submit(self, messages: Messages, settings: Settings, tell: Callable[[Event], None]) -> Ticket:
-        """Take a conversation, as a scheduler does.
+    def reserve(self, settings: Settings, tell: Callable[[Event], None] = lambda _: None) -> Ticket:
+        """Take a place for a request, as a scheduler does.
 
         Raises:
             InputError: when log-probabilities are asked for.
         """
         if settings.top_logprobs is not None:
             raise InputError("log-probabilities are not passed on from the servers; leave logprobs out")
-        return super().submit(messages, settings, tell)
+        return super().reserve(settings, tell)
 
     def run(self, function: Callable[[], Any]) -> "Future[Any]":
         """Refuse: the language model is not here.

@@ -5,16 +5,21 @@ once and the connection goes to that very address (no second answer of the name 
 redirects are not followed; bytes and time are bounded.
 """
 
+import asyncio
 import ipaddress
 import socket
-import time
+import ssl
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import certifi
 import httpx
 
 from llava_mini.errors import InputError, MediaError
 
 _SECONDS = 20.0
+_INSIDE = tuple(ipaddress.IPv6Network(net) for net in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10"))
+"""IPv4 addresses in disguise (compatible, translated, translated locally) and the old site-local ones."""
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -31,13 +36,12 @@ class Remote:
         hosts: Iterable[str] = (),
         *,
         resolve: Resolve = resolve,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._resolve = resolve
-        self._client = httpx.Client(
-            follow_redirects=False, trust_env=False, timeout=httpx.Timeout(5.0), transport=transport
-        )
+        self._transport = transport
+        self._tls = ssl.create_default_context(cafile=certifi.where())
 
     def fetch(self, url: str, max_bytes: int) -> bytes:
         """Return the bytes at an address.
@@ -48,28 +52,41 @@ class Remote:
         """
         address, host = self._checked(url)
         pinned = self._public(host, address.port or (443 if address.scheme == "https" else 80))
-        request = self._client.build_request(
-            "GET",
-            address.copy_with(host=pinned),
-            headers={"Host": address.netloc.decode("ascii"), "User-Agent": "llava-mini", "Accept-Encoding": "identity"},
-            extensions={"sni_hostname": host},
-        )
-        deadline, data = time.monotonic() + _SECONDS, bytearray()
         try:
-            response = self._client.send(request, stream=True)
+            return asyncio.run(self._get(address, host, pinned, max_bytes))
+        except TimeoutError as error:
+            raise MediaError(f"a file at {host} was not there after {_SECONDS:g} s") from error
+        except httpx.HTTPError as error:
+            raise MediaError(f"a file at {host} could not be fetched ({type(error).__name__})") from error
+
+    async def _get(self, address: httpx.URL, host: str, pinned: str, max_bytes: int) -> bytes:
+        """Fetch from one address within one deadline; each file by a client of its own, so that no cookie is kept."""
+        data = bytearray()
+        settings: dict[str, Any] = {"follow_redirects": False, "trust_env": False, "timeout": httpx.Timeout(5.0)}
+        async with (
+            asyncio.timeout(_SECONDS),
+            httpx.AsyncClient(transport=self._transport, verify=self._tls, **settings) as client,
+        ):
+            request = client.build_request(
+                "GET",
+                address.copy_with(host=pinned),
+                headers={
+                    "Host": address.netloc.decode("ascii"),
+                    "User-Agent": "llava-mini",
+                    "Accept-Encoding": "identity",
+                },
+                extensions={"sni_hostname": host},
+            )
+            response = await client.send(request, stream=True)
             try:
                 if response.status_code != 200:
                     raise MediaError(f"{host} answered {response.status_code}; redirects are not followed")
-                for chunk in response.iter_raw(65_536):
+                async for chunk in response.aiter_raw(65_536):
                     data += chunk
                     if len(data) > max_bytes:
                         raise MediaError(f"a file at {host} has more than {max_bytes:,} bytes; give a smaller one")
-                    if time.monotonic() > deadline:
-                        raise MediaError(f"a file at {host} was not there after {_SECONDS:.0f} s")
             finally:
-                response.close()
-        except httpx.HTTPError as error:
-            raise MediaError(f"a file at {host} could not be fetched ({type(error).__name__})") from error
+                await response.aclose()
         return bytes(data)
 
     def _checked(self, url: str) -> tuple[httpx.URL, str]:
@@ -109,5 +126,7 @@ def is_public(address: str) -> bool:
         if inner is None and found in ipaddress.ip_network("64:ff9b::/96"):
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None and not inner.is_global:
+            return False
+        if any(found in network for network in _INSIDE):
             return False
     return found.is_global and not found.is_multicast

@@ -24,17 +24,21 @@ class ServerLimits:
     rows: int = 16
     """Answers that are made at once."""
     places: int = 65_536
-    """Tokens in the cache of the running batch, padding included."""
+    """Tokens in the cache of the running batch, padding and answers to come included; one request always fits."""
     prefill_tokens: int = 4_096
     """Prompt tokens, padding included, that are read between two steps; a longer prompt is read alone."""
     preparing: int = 2
     """Threads that decode and encode pictures and videos."""
     answer_tokens: int = 2_048
-    """Longest answer."""
+    """Longest answer; whoever asks for more gets this."""
     default_answer_tokens: int = 512
     """Longest answer where the request says nothing."""
     media: int = 16
     """Pictures and videos of one request."""
+    media_bytes: int = 64 * 2**20
+    """Bytes of all pictures and videos of one request, those that are fetched too."""
+    pixels: int = 100_000_000
+    """Pixels of all pictures of one request; they are decoded together."""
     frames: int = 128
     """Frames looked at of one video."""
     body_bytes: int = 64 * 2**20
@@ -96,8 +100,10 @@ Event = Started | Said | LlavaMiniError
 class Ticket:
     """A request on its way."""
 
-    def __init__(self, messages: Messages, settings: Settings, tell: Callable[[Event], None]) -> None:
-        self.messages, self.settings, self.tell = messages, settings, tell
+    def __init__(self, settings: Settings, tell: Callable[[Event], None]) -> None:
+        self.settings, self.tell = settings, tell
+        self.messages: Messages = []
+        """What is asked; empty until it is there, and once it has been prepared."""
         self.began = time.monotonic()
         self.gone = threading.Event()
         """Set once nobody waits for the answer any more."""

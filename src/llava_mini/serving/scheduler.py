@@ -80,21 +80,55 @@ class Scheduler:
         """Take a conversation whose media are bytes; what happens is told from other threads.
 
         Raises:
+            BusyError, StoppingError, InputError: as `reserve` does.
+        """
+        ticket = self.reserve(settings, tell)
+        self.answer(ticket, messages)
+        return ticket
+
+    def reserve(self, settings: Settings, tell: Callable[[Event], None] = lambda _: None) -> Ticket:
+        """Take a place for a request, before anything is done for it; `answer` or `release` it.
+
+        Raises:
             BusyError: when there are as many requests as are taken.
             StoppingError: when no more are.
             InputError: when it asks for more answers than are made at once.
         """
         if settings.choices > self.limits.rows:
             raise InputError(f"n is {settings.choices}; at most {self.limits.rows} answers are made at once")
-        ticket = Ticket(messages, settings, tell)
+        ticket = Ticket(settings, tell)
         with self._changed:
             if self._stopping:
                 raise StoppingError
             if len(self._open) >= self.limits.waiting:
                 raise BusyError(len(self._open), max(1, math.ceil(self._mean_s)))
             self._open.add(ticket)
-        self._preparers.submit(self._prepare, ticket)
         return ticket
+
+    def answer(self, ticket: Ticket, messages: Messages) -> None:
+        """Answer a conversation whose media are bytes in its place.
+
+        Raises:
+            StoppingError: when no more are answered.
+        """
+        ticket.messages = messages
+        self.prepare(self._prepare, ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """Give a place back."""
+        ticket.cancel()
+        self._close(ticket)
+
+    def prepare(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """Run something that needs no language model, in the threads that prepare.
+
+        Raises:
+            StoppingError: when no more is prepared.
+        """
+        try:
+            return self._preparers.submit(function, *args)
+        except RuntimeError as error:
+            raise StoppingError from error
 
     def run(self, function: Callable[[], Any]) -> "Future[Any]":
         """Run something that needs the language model for itself, between two steps.
@@ -113,10 +147,13 @@ class Scheduler:
         return future
 
     def close(self, grace_s: float = 30.0) -> None:
-        """Refuse what comes, finish what is there; after `grace_s` tell the rest that the server stops."""
+        """Refuse what comes, finish what is there; after `grace_s` tell the rest that the server stops.
+
+        Whoever closes it again shortens the wait.
+        """
         with self._changed:
             self._stopping = True
-            self._changed.wait_for(lambda: not self._open and not self._jobs, timeout=grace_s)
+            self._changed.wait_for(lambda: self._stopped or not (self._open or self._jobs), timeout=grace_s)
             self._stopped = True
             left = list(self._open)
             self._changed.notify_all()
@@ -150,7 +187,8 @@ class Scheduler:
                 self._changed.wait_for(lambda: self._jobs or self._ready or self._rows or self._stopped)
                 if self._stopped:
                     for _, future in self._jobs:
-                        future.set_exception(StoppingError())
+                        if future.set_running_or_notify_cancel():
+                            future.set_exception(StoppingError())
                     return
                 job = self._jobs.popleft() if self._jobs else None
             if job is not None:
@@ -176,8 +214,8 @@ class Scheduler:
             self._changed.notify_all()
 
     def _admit(self) -> None:
-        """Let those who are ready join, in their order, as long as there is room."""
-        while chosen := self._fitting():
+        """Let one group of those who are ready join; those who run take a step before the next group is read."""
+        if chosen := self._fitting():
             prompts = [one.embeds for one in chosen]
             copies = [one.ticket.settings.choices for one in chosen]
             try:
@@ -185,7 +223,7 @@ class Scheduler:
             except Exception as error:  # those who run are not touched by a prompt that cannot be read
                 for one in chosen:
                     self._end(one.ticket, ModelError(f"the question could not be read ({type(error).__name__})"))
-                continue
+                return
             first = len(self._rows)
             tokenizer, endings = self.assistant.processor.tokenizer, self._endings()
             for one in chosen:
@@ -199,6 +237,7 @@ class Scheduler:
         """Take from the front of the queue what can be read together now."""
         chosen: list[Prepared] = []
         limits, rows = self.limits, 0
+        steps = max((choice.left for _, choice, _ in self._rows), default=0)
         with self._changed:
             while self._ready:
                 one = self._ready[0]
@@ -209,7 +248,8 @@ class Scheduler:
                 lengths = [len(other.embeds) for other in chosen] + [len(one.embeds)]
                 more = one.ticket.settings.choices
                 full = len(self._batch) + rows + more > limits.rows
-                wide = self._batch.places_with([max(lengths)] * (rows + more)) > limits.places
+                steps = max(steps, one.most)  # room is kept for the answers, too
+                wide = self._batch.places_with([max(lengths)] * (rows + more), steps) > limits.places
                 if (self._rows or chosen) and (full or wide):
                     break
                 if chosen and len(lengths) * max(lengths) > limits.prefill_tokens:
@@ -223,7 +263,12 @@ class Scheduler:
         del self._next[first:]
         told: list[tuple[Ticket, Said]] = []
         for (ticket, choice, number), row in zip(self._rows[first:], logits, strict=True):
-            piece = choice.take(row)
+            try:
+                piece = choice.take(row)
+            except Exception as error:  # one row's choice is nobody else's
+                self._next.append(0)
+                self._end(ticket, ModelError(f"the next token could not be chosen ({type(error).__name__})"))
+                continue
             self._next.append(choice.tokens[-1])
             if piece.text or piece.ending:
                 told.append((ticket, Said(number, piece, len(choice.tokens))))
@@ -266,8 +311,7 @@ class Scheduler:
             if ticket not in self._open:
                 return
         self._tell(ticket, error)
-        ticket.cancel()
-        self._close(ticket)
+        self.release(ticket)
 
     def _close(self, ticket: Ticket) -> None:
         """Forget a request."""
