@@ -159,6 +159,41 @@ def latency(
         )
 
 
+@app.command("products")
+def products(
+    preset: Preset = "vicuna-7b",
+    model: Folder = None,
+    rows: Annotated[list[int] | None, typer.Option(help="Rows of a product; repeat it. Default: 1, 61, 640.")] = None,
+    repeats: Annotated[int, typer.Option(help="How often each product is timed; the fastest counts.")] = 3,
+    as_json: Json = False,
+    dtype: options.Dtype = "bfloat16",
+) -> None:
+    """Time a CPU's products of rows with matrices of a language model, weights plain and laid out once.
+
+    Example: llava-mini profile products --preset vicuna-7b
+    """
+    import torch
+
+    from llava_mini.devices import find_dtype
+    from llava_mini.profiling.flops import known_config
+    from llava_mini.profiling.products import time_products
+
+    precision = find_dtype(dtype, torch.device("cpu"))
+    read, made = time_products(known_config(preset, model), precision, rows or (1, 61, 640), repeats)
+    if as_json:
+        print(json.dumps({"read_gb_s": round(read / 1e9, 2), "products": [dataclasses.asdict(one) for one in made]}))
+        return
+    print(
+        f"{torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}: plain sums read {read / 1e9:.1f} GB/s"
+    )
+    print(f"{'matrix':<16}{'rows':>6}{'GB/s':>8}{'packed':>8}{'GFLOP/s':>10}{'packed':>8}{'difference':>12}")
+    for one in made:
+        print(
+            f"{f'{one.outputs} × {one.inputs}':<16}{one.rows:>6}{one.plain_gb_s:>8.1f}{one.packed_gb_s:>8.1f}"
+            f"{one.plain_gflops:>10.0f}{one.packed_gflops:>8.0f}{one.difference:>12.0e}"
+        )
+
+
 @app.command("memory")
 def memory(
     preset: Preset = "smollm2-135m",
