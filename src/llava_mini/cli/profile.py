@@ -194,6 +194,44 @@ def products(
         )
 
 
+@app.command("engines")
+def engines(
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="torch, packed, int8, or a .gguf file; repeat it. Default: the first three."),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="A made suite of pictures, as 'llava-mini evaluate' has them.")] = "scenes",
+    limit: Annotated[int, typer.Option(min=1, help="Pictures.")] = 10,
+    sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
+    model: options.Model = None,
+    as_json: Json = False,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Ask the same questions in several engines, on the CPU: how many answers are the same, and right, and how fast.
+
+    Example: llava-mini profile engines --engine torch --engine int8 --engine embedded-q8.gguf --limit 10
+    """
+    from tqdm import tqdm
+
+    from llava_mini.evaluation.engines import compare_engines
+    from llava_mini.evaluation.suites import find_suite
+
+    asked, chosen = find_suite(suite)(sources, limit), engine or ["torch", "packed", "int8"]
+    with tqdm(total=len(chosen) * len(asked.items), unit="answer") as bar:
+        made = compare_engines(
+            lambda one: options.load_assistant(model, "cpu", dtype, engine=one), chosen, asked, bar.update
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(run) for run in made]))
+        return
+    print(f"{'engine':<24}{'n':>5}{'same':>8}{'right':>8}{'first token, s':>16}{'tokens/s':>10}{'weights, MB':>13}")
+    for run in made:
+        print(
+            f"{Path(run.engine).name:<24}{run.n:>5}{100 * run.same:>7.1f}%{100 * run.right:>7.1f}%"
+            f"{run.first_token_s:>16.3f}{run.tokens_per_s:>10.1f}{run.weights_mb:>13.1f}"
+        )
+
+
 @app.command("memory")
 def memory(
     preset: Preset = "smollm2-135m",
