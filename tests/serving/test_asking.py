@@ -82,7 +82,6 @@ def test_an_answer_grows(address: str) -> None:
     ("to", "key", "settings", "told"),
     [
         ("{}", "another-key-of-letters", Settings(), "the key is missing or wrong"),
-        ("{}/v1", KEY, Settings(max_tokens=10**6), "at most 2048 are made"),
         ("{}/elsewhere", KEY, Settings(), "is no llava-mini server"),
         ("http://127.0.0.1:9", None, Settings(), "nobody answers at http://127.0.0.1:9"),
     ],

@@ -159,6 +159,79 @@ def latency(
         )
 
 
+@app.command("products")
+def products(
+    preset: Preset = "vicuna-7b",
+    model: Folder = None,
+    rows: Annotated[list[int] | None, typer.Option(help="Rows of a product; repeat it. Default: 1, 61, 640.")] = None,
+    repeats: Annotated[int, typer.Option(help="How often each product is timed; the fastest counts.")] = 3,
+    as_json: Json = False,
+    dtype: options.Dtype = "bfloat16",
+) -> None:
+    """Time a CPU's products of rows with matrices of a language model, weights plain and laid out once.
+
+    Example: llava-mini profile products --preset vicuna-7b
+    """
+    import torch
+
+    from llava_mini.devices import find_dtype
+    from llava_mini.profiling.flops import known_config
+    from llava_mini.profiling.products import time_products
+
+    precision = find_dtype(dtype, torch.device("cpu"))
+    read, made = time_products(known_config(preset, model), precision, rows or (1, 61, 640), repeats)
+    if as_json:
+        print(json.dumps({"read_gb_s": round(read / 1e9, 2), "products": [dataclasses.asdict(one) for one in made]}))
+        return
+    print(
+        f"{torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}: plain sums read {read / 1e9:.1f} GB/s"
+    )
+    print(f"{'matrix':<16}{'rows':>6}{'GB/s':>8}{'packed':>8}{'GFLOP/s':>10}{'packed':>8}{'difference':>12}")
+    for one in made:
+        print(
+            f"{f'{one.outputs} × {one.inputs}':<16}{one.rows:>6}{one.plain_gb_s:>8.1f}{one.packed_gb_s:>8.1f}"
+            f"{one.plain_gflops:>10.0f}{one.packed_gflops:>8.0f}{one.difference:>12.0e}"
+        )
+
+
+@app.command("engines")
+def engines(
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="torch, packed, int8, or a .gguf file; repeat it. Default: the first three."),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="A made suite of pictures, as 'llava-mini evaluate' has them.")] = "scenes",
+    limit: Annotated[int, typer.Option(min=1, help="Pictures.")] = 10,
+    sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
+    model: options.Model = None,
+    as_json: Json = False,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Ask the same questions in several engines, on the CPU: how many answers are the same, and right, and how fast.
+
+    Example: llava-mini profile engines --engine torch --engine int8 --engine embedded-q8.gguf --limit 10
+    """
+    from tqdm import tqdm
+
+    from llava_mini.evaluation.engines import compare_engines
+    from llava_mini.evaluation.suites import find_suite
+
+    asked, chosen = find_suite(suite)(sources, limit), engine or ["torch", "packed", "int8"]
+    with tqdm(total=len(chosen) * len(asked.items), unit="answer") as bar:
+        made = compare_engines(
+            lambda one: options.load_assistant(model, "cpu", dtype, engine=one), chosen, asked, bar.update
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(run) for run in made]))
+        return
+    print(f"{'engine':<24}{'n':>5}{'same':>8}{'right':>8}{'first token, s':>16}{'tokens/s':>10}{'weights, MB':>13}")
+    for run in made:
+        print(
+            f"{Path(run.engine).name:<24}{run.n:>5}{100 * run.same:>7.1f}%{100 * run.right:>7.1f}%"
+            f"{run.first_token_s:>16.3f}{run.tokens_per_s:>10.1f}{run.weights_mb:>13.1f}"
+        )
+
+
 @app.command("memory")
 def memory(
     preset: Preset = "smollm2-135m",

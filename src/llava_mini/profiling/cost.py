@@ -176,9 +176,17 @@ def _draw_leaders(panel: Any, found: Sequence[Point]) -> None:
     for index, (_, start, part) in enumerate(turns):
         end = turns[index + 1][1] if index + 1 < len(turns) else last
         panel.axvspan(start, end, color=_COLOURS[part], alpha=0.12, linewidth=0)
-        middle = math.sqrt(start * max(end, start))
-        name = _NAMES[part].replace(" ", "\n")  # a narrow ground has room for a word
-        panel.text(middle, 0.98, name, transform=panel.get_xaxis_transform(), fontsize=8, ha="center", va="top")
+        first = index == 0  # may be narrow: written from its edge on
+        panel.annotate(
+            _NAMES[part].replace(" ", "\n"),
+            (start if first else math.sqrt(start * max(end, start)), 0.98),
+            xycoords=panel.get_xaxis_transform(),
+            xytext=(3 if first else 0, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            ha="left" if first else "center",
+            va="top",
+        )
 
 
 def _roofline(tflops: float, weight_bytes: int, device: Device) -> float:
