@@ -137,7 +137,8 @@ def test_control_c_ends_it_and_what_was_answered_is_there(model: Path, questions
         process.stdin.write(lines)
         process.stdin.flush()
         assert "answer" in json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGINT)  # it waits for more lines
-        _, err = process.communicate(timeout=60)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)  # its input stays open: it waits for more lines
+        _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
