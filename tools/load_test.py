@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8, choices=range(1, 65), metavar="1-64")
     parser.add_argument("--requests", type=int, default=64, choices=range(1, 1025), metavar="1-1024")
     parser.add_argument("--tokens", type=int, default=32, help="longest answer")
-    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--engine", default="auto")
     given = parser.parse_args()
     command = [sys.executable, "-m", "llava_mini", "serve", "--port", "0", "--engine", given.engine]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:

@@ -6,11 +6,11 @@ from tiny import pixels, row, tiny_model
 from torch import nn
 
 from llava_mini.engines import attach
-from llava_mini.engines.packed import PackedLinear, _can_pack, pack
+from llava_mini.engines.packed import PackedLinear, can_pack, pack
 from llava_mini.errors import InputError
 
 CPU = torch.device("cpu")
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if _can_pack(CPU, dtype)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
 pytestmark = pytest.mark.skipif(not DTYPES, reason="this torch has no oneDNN")
 
 
@@ -53,3 +53,13 @@ def test_a_layer_that_two_models_share_stays_shared() -> None:
 def test_weights_that_cannot_be_laid_out_are_refused() -> None:
     with pytest.raises(InputError, match="engine packed cannot lay out float16 weights on cpu here; take float32"):
         attach(tiny_model().half(), "packed")
+
+
+def test_auto_packs_where_it_can_and_changes_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    attach(model, "auto")
+    assert any(isinstance(module, PackedLinear) for module in model.modules()) == can_pack(CPU, torch.float32)
+    monkeypatch.setattr("llava_mini.engines.packed.can_pack", lambda *_: False)
+    plain = tiny_model()
+    attach(plain, "auto")
+    assert not any(isinstance(module, PackedLinear) for module in plain.modules())

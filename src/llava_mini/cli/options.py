@@ -54,7 +54,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Engine = Annotated[
     str,
     typer.Option(
-        help="What the language model runs in: torch, packed, int8, a .gguf file of 'export', or http://…/v1 of vLLM."
+        help="What the language model runs in: torch, packed (auto: where it can), int8, a .gguf file, vLLM's http://…"
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]

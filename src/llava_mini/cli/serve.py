@@ -32,7 +32,7 @@ def serve(
     hd: options.Hd = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    engine: options.Engine = "torch",
+    engine: options.Engine = "auto",
 ) -> None:
     """Answer over HTTP as OpenAI's API does, many requests in one batch.
 

@@ -25,7 +25,7 @@ def ui(
     hd: options.Hd = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    engine: options.Engine = "torch",
+    engine: options.Engine = "auto",
 ) -> None:
     """Open a page for questions about pictures and videos, for the browser of this machine alone.
 
@@ -42,7 +42,7 @@ def ui(
     from llava_mini.serving.asking import Api
     from llava_mini.serving.listening import listen
 
-    if api is not None and (model or hd or engine != "torch"):
+    if api is not None and (model or hd or engine != "auto"):
         raise InputError("--api asks a server that has its own model; leave --model, --hd and --engine out")
     asked = None if api is None else Api(api, os.environ.get(KEY_VARIABLE))
     with ExitStack() as until_stopped, listen("127.0.0.1", port) as kept:

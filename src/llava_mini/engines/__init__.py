@@ -21,9 +21,9 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 
     Args:
-        engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN; "int8" keeps
-            those of the language model in 8 bits; a `.gguf` file that `llava-mini export` wrote runs in llama.cpp;
-            "http://…/v1", or several with commas between them, are servers of vLLM.
+        engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN, "auto" does
+            where it can; "int8" keeps those of the language model in 8 bits; a `.gguf` file that `llava-mini export`
+            wrote runs in llama.cpp; "http://…/v1", or several with commas between them, are servers of vLLM.
 
     Returns:
         Who is to be asked in place of the model's `generate`; None: the model itself.
@@ -38,9 +38,11 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
         return VllmServers.take_over(model, engine)
     if engine == "torch":
         return None
-    if engine == "packed":
-        from llava_mini.engines.packed import pack
+    if engine in ("auto", "packed"):
+        from llava_mini.engines.packed import can_pack, pack
 
+        if engine == "auto" and not can_pack(model.device, model.dtype):
+            return None
         pack(model)
         return None
     if engine == "int8":
@@ -50,7 +52,7 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
         return None
     if not engine.endswith(".gguf"):
         raise InputError(
-            f"--engine is {engine!r}; it must be torch, packed, int8, a .gguf file of 'llava-mini export', or http://…"
+            f"--engine is {engine!r}; it must be torch, packed, auto, int8, a .gguf file of 'llava-mini export', or http://…"
         )
     path = Path(engine)
     if not path.is_file():

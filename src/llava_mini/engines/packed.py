@@ -40,7 +40,7 @@ def pack(*models: Any) -> None:
     """
     places: dict[nn.Linear, list[tuple[nn.Module, str]]] = {}
     for model in models:
-        if not _can_pack(model.device, model.dtype):
+        if not can_pack(model.device, model.dtype):
             precision = str(model.dtype).removeprefix("torch.")
             raise InputError(
                 f"engine packed cannot lay out {precision} weights on {model.device.type} here; take float32 or "
@@ -57,7 +57,8 @@ def pack(*models: Any) -> None:
             setattr(module, name, packed)
 
 
-def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN multiplies in a precision on a device."""
     operations = torch.ops.mkldnn
     if device.type != "cpu" or not hasattr(operations, "_reorder_linear_weight"):
         return False

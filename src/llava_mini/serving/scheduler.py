@@ -57,7 +57,11 @@ class Scheduler:
         self._stopping = self._stopped = False
         self._mean_s = 1.0
         self._changed = threading.Condition()
-        self._preparers = ThreadPoolExecutor(self.limits.preparing, thread_name_prefix="prepare")
+        # Each with all cores, they and the language model would wait for each other at every product.
+        share = max(1, torch.get_num_threads() // self.limits.preparing)
+        self._preparers = ThreadPoolExecutor(
+            self.limits.preparing, thread_name_prefix="prepare", initializer=torch.set_num_threads, initargs=(share,)
+        )
         self._decoder = threading.Thread(target=self._decode, name="decode", daemon=True)
         self._decoder.start()
 
