@@ -92,6 +92,7 @@ def test_the_vision_folder_holds_all_but_the_layers_and_no_pickle(folder: Path) 
     assert left_out == {"layers", "norm", "lm_head.weight"}
     assert all(torch.equal(value, ours[name]) for name, value in front.state_dict().items())
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".jinja"}
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1  # another user may serve it
 
 
 def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path) -> None:

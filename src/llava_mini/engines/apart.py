@@ -62,6 +62,8 @@ def export_apart(model: Any, processor: Any, folder: Path) -> str:
         _say_as_before(made / LANGUAGE_MODEL)
         without_language_model(model, name).save_pretrained(made / VISION)
         processor.save_pretrained(made / VISION)
+        for weights in made.rglob("*.safetensors"):  # written for their owner alone; a server may be another user
+            weights.chmod((made / LANGUAGE_MODEL / "config.json").stat().st_mode & 0o777)
         shutil.move(made, folder)
     return name
 

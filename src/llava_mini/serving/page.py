@@ -33,6 +33,7 @@ _POLICY = (
 _SEND = "() => document.querySelector('[data-testid=submit-button]').click()"
 _CSS = Path(__file__).with_name("page.css")
 _NOTHING = "Ask about a picture or a video; what the model looked at, and what that cost, is shown here."
+_LOOKING = "Looking up what the model looked at, and what that cost …"
 
 
 def build_page(api: Api, settings: Settings = Settings()) -> gr.Blocks:  # noqa: B008, a constant
@@ -51,8 +52,11 @@ def build_page(api: Api, settings: Settings = Settings()) -> gr.Blocks:  # noqa:
                 with gr.Accordion("Webcam", open=False):
                     camera.render()
 
-        async def shown(place: int | None, kept: Sequence[Sequence[Turn]] | None) -> str:
-            return await explain(api, kept[place] if kept and place is not None else ())
+        async def shown(place: int | None, kept: Sequence[Sequence[Turn]] | None) -> AsyncIterator[str]:
+            turns = kept[place] if kept and place is not None else ()
+            if any(files_of(turn) for turn in turns):
+                yield say(_LOOKING)
+            yield await explain(api, turns)
 
         # a conversation is kept when it has changed, whatever changed it: an answer, a stop, a retry, an edit
         for changed, place in (
