@@ -189,7 +189,7 @@ def test_retry_edit_and_history_keep_the_picture(page: Page, served: Any, pictur
     answered(page)
     expect(page.get_by_test_id("user").locator("img")).to_have_count(1)
     kept = page.get_by_test_id("dataset-cell-0-0")
-    expect(kept).to_contain_text("how many")  # it was kept when it began, and is kept anew a moment after its last words
+    expect(kept).to_contain_text("how many")  # kept when it began, and anew after its last words
     page.get_by_role("button", name="New chat").click()
     expect(page.get_by_test_id("bot")).to_have_count(0)
     expect(page.locator("#panel img")).to_have_count(0)
