@@ -4,7 +4,7 @@
 
 Saved are `analysis.json` files of `llava-mini analyze`, NAME.json each, with or without their samples:
 
-    jq -c 'del(.profile.samples, .readings)' runs/analysis-mini/analysis.json > docs/results/analysis/mini.json
+    jq -c 'del(.profile.samples, .readings)' runs/analysis-embedded/analysis.json > docs/results/analysis/embedded.json
 """
 
 import json
