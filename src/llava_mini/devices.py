@@ -35,3 +35,9 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in known:
         raise InputError(f"dtype {name!r} is unknown; use one of {', '.join(known)} or 'auto'")
     return known[name]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for products of bfloat16; a CPU without them is slower than in float32."""
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not public, and not in every build
+    return device.type != "cpu" or (known is not None and bool(known()))

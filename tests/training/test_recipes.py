@@ -125,6 +125,20 @@ def test_media_without_data_are_refused() -> None:
     assert "--media is here, but no --data is given" in str(ran.exception or ran.output)
 
 
+@pytest.mark.parametrize(
+    ("fast", "precision", "told"), [(False, "bfloat16", True), (False, "float32", False), (True, "bfloat16", False)]
+)
+def test_a_cpu_that_is_slow_in_bfloat16_is_told_of(
+    fast: bool, precision: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava_mini.devices.multiplies_bfloat16", lambda device: fast)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ["train", "smoke", "--set", f"precision={precision}", "--out", str(tmp_path / "out")]
+    ran = CliRunner().invoke(app, [*arguments, "--scenes", str(tmp_path / "none")])
+    assert ("--set precision=float32 is faster" in ran.stderr) == told
+    assert "llava-mini data scenes" in str(ran.exception)
+
+
 def test_files_that_hold_no_table_are_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     for path, words in ((tmp_path / "list.yaml", "holds no keys"), (tmp_path / "none.yaml", "cannot be read")):

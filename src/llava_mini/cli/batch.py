@@ -21,7 +21,7 @@ def batch(
     hd: options.Hd = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    engine: options.Engine = "torch",
+    engine: options.BatchEngine = "torch",
 ) -> None:
     """Answer many questions about local files, many at a time; a run that was stopped goes on when it is started again.
 

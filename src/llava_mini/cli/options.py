@@ -57,6 +57,9 @@ Engine = Annotated[
         help="What the language model runs in: torch, packed (auto: where it can), int8, a .gguf file, vLLM's http://…"
     ),
 ]
+BatchEngine = Annotated[
+    str, typer.Option(help="What the language model runs in: torch, packed (auto: where it can), int8, vLLM's http://…")
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 
 

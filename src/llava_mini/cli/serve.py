@@ -32,7 +32,7 @@ def serve(
     hd: options.Hd = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    engine: options.Engine = "auto",
+    engine: options.BatchEngine = "auto",
 ) -> None:
     """Answer over HTTP as OpenAI's API does, many requests in one batch.
 

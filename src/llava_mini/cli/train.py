@@ -1,6 +1,7 @@
 """`llava-mini train`: list recipes, plan one, run one stage by stage."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,14 +63,19 @@ def train(
 
         print(reckon(chosen, devices=devices))
         return
+    import torch
     import transformers
 
+    from llava_mini.devices import multiplies_bfloat16
     from llava_mini.training.run import run
     from llava_mini.training.workshop import open_workshop
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     out = out or Path("runs") / chosen.name
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen.precision == "bfloat16" and not multiplies_bfloat16(where):
+        print("this CPU has no instructions for bfloat16; here --set precision=float32 is faster", file=sys.stderr)
     workshop = open_workshop(chosen, out, scenes=scenes, videos=videos, texts=texts, sources=sources)
     print(run(chosen, workshop, out, skip_bad=skip_bad, until=until))
 

@@ -25,7 +25,7 @@ def ui(
     hd: options.Hd = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    engine: options.Engine = "auto",
+    engine: options.BatchEngine = "auto",
 ) -> None:
     """Open a page for questions about pictures and videos, for the browser of this machine alone.
 

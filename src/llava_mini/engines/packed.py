@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llava_mini.devices import multiplies_bfloat16
 from llava_mini.errors import InputError
 
 
@@ -59,7 +60,6 @@ def pack(*models: Any) -> None:
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether oneDNN multiplies in a precision on a device."""
-    operations = torch.ops.mkldnn
-    if device.type != "cpu" or not hasattr(operations, "_reorder_linear_weight"):
+    if device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and operations._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies_bfloat16(device))
