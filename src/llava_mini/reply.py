@@ -106,6 +106,9 @@ class Served(Protocol):
     ) -> Generator[Piece]:
         """Answer `(L, d)` embeddings piece by piece; `at_once`: each answer in one."""
 
+    def away(self) -> Sequence[str]:
+        """Return the addresses at which no server answers now."""
+
 
 class Reply:
     """An answer as it comes: iterate for pieces of text; `answer` holds all of it afterwards."""

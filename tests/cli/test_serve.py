@@ -38,6 +38,7 @@ def test_it_answers_until_it_is_stopped(folder: Path) -> None:
         rest = server.communicate(timeout=30)[1]
     assert server.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in rest
+    assert "stopping: answers may end within 30 s" in rest
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from vllm_stub import Stub, serving
 
 from llava_mini import Assistant, LlavaMiniForConditionalGeneration, Sampling
+from llava_mini.cli.serve import say_away
 from llava_mini.engines.apart import export_apart, served_name
 from llava_mini.engines.vllm import KEY_VARIABLE, VllmServers
 from llava_mini.errors import EngineError, InputError, ModelError
@@ -246,6 +247,18 @@ def test_replicas_take_turns_and_a_dead_one_is_passed_over(folder: Path, stub: S
     assert len(stub.asked) + len(other.asked) == 8
     assert min(len(stub.asked), len(other.asked)) >= 2
     assert len(sick.asked) == 1  # and then left alone for a while
+
+
+def test_who_is_away_is_known_before_anything_is_asked(
+    stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = free_address()
+    with serving(stub):
+        servers = VllmServers([gone, stub.url], "tiny")
+        assert servers.away() == [gone]
+        assert not stub.asked
+        say_away(Assistant(tiny_model(), tiny_processor(), "tiny", served=servers))
+    assert f"note: nothing answers at {gone} yet; is vLLM running there?\n" in capsys.readouterr().err
 
 
 def test_servers_that_are_all_away_are_told_in_one_line(stub: Stub) -> None:

@@ -55,6 +55,7 @@ def serve(
     from llava_mini.serving.requests import ServerLimits
 
     assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
+    say_away(assistant)
     app = build_app(
         assistant,
         limits=dataclasses.replace(ServerLimits(), waiting=waiting, rows=rows),
@@ -80,6 +81,12 @@ def needs(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{missing[0]} is not installed; 'pip install llava-mini[serve,ui]' brings it")
+
+
+def say_away(assistant: "Assistant") -> None:
+    """Say which servers are not there that run the language model; they may come later."""
+    for url in assistant.served.away() if assistant.served else ():
+        print(f"note: nothing answers at {url} yet; is vLLM running there?", file=sys.stderr)
 
 
 def read_key(file: Path | None) -> str | None:

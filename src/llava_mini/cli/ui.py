@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_mini.cli import options
-from llava_mini.cli.serve import KEY_VARIABLE, cost_of, needs
+from llava_mini.cli.serve import KEY_VARIABLE, cost_of, needs, say_away
 
 if TYPE_CHECKING:
     from llava_mini.assistant import Assistant
@@ -50,6 +50,7 @@ def ui(
         os.environ |= {"GRADIO_TEMP_DIR": dropped, "GRADIO_ANALYTICS_ENABLED": "False"}
         if asked is None:
             assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
+            say_away(assistant)
             asked = Api(until_stopped.enter_context(_serving(assistant)))
         from llava_mini.serving.page import build_page, open_page  # Gradio reads the environment
 

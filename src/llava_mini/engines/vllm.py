@@ -141,6 +141,17 @@ class VllmServers:
         with closing(answer):
             yield from self._pieces(url, answer, choices, at_once=at_once)
 
+    def away(self) -> list[str]:
+        """Return the addresses at which no server answers now."""
+        return [url for url in self.urls if not self._is_there(url)]
+
+    def _is_there(self, url: str) -> bool:
+        try:
+            with closing(self._send("GET", f"{url}/models", wait_s=self._timeout[0])) as answer:
+                return answer.status_code not in _AWAY
+        except requests.RequestException:
+            return False
+
     def _pieces(self, url: str, answer: requests.Response, choices: int, *, at_once: bool) -> Iterator[Said]:
         counted = [0] * choices
         endings: dict[int, str] = {}
@@ -198,12 +209,13 @@ class VllmServers:
         now = time.monotonic()
         return sorted(round_, key=lambda url: self._away_until.get(url, 0.0) > now)
 
-    def _send(self, method: str, url: str, body: Any = None) -> requests.Response:
+    def _send(self, method: str, url: str, body: Any = None, wait_s: float | None = None) -> requests.Response:
         head = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         with requests.Session() as session:
             session.trust_env = False  # no proxy and no other key stands between
+            timeout = self._timeout if wait_s is None else (wait_s, wait_s)
             return session.request(
-                method, url, json=body, headers=head, timeout=self._timeout, stream=True, allow_redirects=False
+                method, url, json=body, headers=head, timeout=timeout, stream=True, allow_redirects=False
             )
 
     def _refusal(self, url: str, answer: requests.Response) -> EngineError | InputError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
 
 import uvicorn
@@ -10,6 +11,7 @@ from llava_mini.errors import InputError
 from llava_mini.serving.connections import Connection
 from llava_mini.serving.guard import LOOPBACK, Guard
 
+_log = logging.getLogger("llava_mini.serving")
 _SHORTEST_KEY = 16
 _SENDING_SECONDS = 5
 """For the last words of answers, once all have ended or been told."""
@@ -88,6 +90,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers end within the grace, or until a second Ctrl-C; then close the connections."""
+        _log.info("stopping: answers may end within %g s, a second Ctrl-C ends them", self._grace_s)
         closing = asyncio.ensure_future(asyncio.to_thread(self._app.close, self._grace_s))
         while not closing.done() and not self.force_exit:
             await asyncio.wait({closing}, timeout=0.1)
