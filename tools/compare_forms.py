@@ -18,6 +18,7 @@ from llava_mini.checkpoints.embedded import assemble
 from llava_mini.training.recipes import find_recipe
 from llava_mini.training.stages import Embedded
 
+_INTERVAL = ("accuracy", "low", "high")
 QUESTION = "How many stars are in the picture?"
 
 
@@ -54,7 +55,10 @@ def main(folder: Path) -> None:
         chosen = find_recipe(recipe)
         assert isinstance(chosen.start, Embedded)
         tokens, first, again = work(dict(chosen.start.changes))
-        each = ", ".join(f"{100 * seed['all']['accuracy']:.1f}" for seed in seeds)
+        each = ", ".join(
+            "{accuracy:.1f} ({low:.0f}–{high:.0f})".format(**{name: 100 * seed["all"][name] for name in _INTERVAL})
+            for seed in seeds
+        )
         controls = [f"{100 * _mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
         by_kind = [f"{100 * _mean(seeds, kind, 'accuracy'):.0f}" for kind in kinds]
         cells = [chosen.summary, str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
