@@ -77,6 +77,20 @@ def test_a_series_of_drawings_stays_on_one_side_of_the_split(sources: Path) -> N
     assert not series(load_cutouts(sources, "train")) & series(load_cutouts(sources, "unseen"))
 
 
+def test_an_emoji_with_a_trained_twin_is_not_called_unseen(tmp_path: Path) -> None:
+    labels = [(f"{word} book", f"1F4{number:02}") for number, word in enumerate("red green blue orange".split() * 5)]
+    names_ = tmp_path / "emojibase-data/package/en/data.json"
+    names_.parent.mkdir(parents=True)
+    names_.write_text(json.dumps([{"label": label, "hexcode": code} for label, code in labels]), encoding="utf-8")
+    for _, code in labels:
+        save_disc(tmp_path / f"lobehub-fluent-emoji-3d/package/assets/{code.lower()}.webp", (10, 10, 200))
+    clipart = tmp_path / "openclipart-png/usr/share/openclipart/png/office"
+    save_disc(clipart / "book_ann_01.png", (120, 80, 40))
+    trained, unseen = load_cutouts(tmp_path, "train"), load_cutouts(tmp_path, "unseen")
+    assert 0 < sum(one.source == "emoji" for one in trained) < len(labels)  # some are held out
+    assert not [one for one in unseen if one.source == "emoji"]  # and are twins of those
+
+
 def test_a_cutout_is_cropped_to_the_thing_and_knows_its_colour(sources: Path) -> None:
     apples = [cutout for cutout in load_cutouts(sources, "train") if cutout.name == "apple"]
     assert {cutout.colour for cutout in apples} <= {"red", "green"}

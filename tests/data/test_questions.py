@@ -220,4 +220,4 @@ def test_scoring_of_a_name(answer: str, right: bool) -> None:
 def test_a_rival_word_makes_an_answer_wrong(
     accepted: tuple[str, ...], rivals: tuple[str, ...], answer: str, right: bool
 ) -> None:
-    assert is_correct(Question("name", "?", "", accepted, rivals), answer) is right
+    assert is_correct(Question("count", "?", "", accepted, rivals), answer) is right

@@ -6,8 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 from cutout_library import library as cutout_library
+from PIL import Image
 
-from llava_mini.data.backgrounds import draw_background
+from llava_mini.data.backgrounds import cut_corner, draw_background
+from llava_mini.data.layouts import Ground
+from llava_mini.data.questions import ask_about
 from llava_mini.data.scenes import CELLS, SHAPES, SIDE, DrawnScene, Scene, SceneLibrary, draw_scene
 from llava_mini.data.shapes import shape_mask
 
@@ -104,16 +107,24 @@ def test_a_plain_ground_is_the_colour_it_is_called(drawn: list[DrawnScene]) -> N
         assert max(green, blue) < 60
 
 
-def test_unseen_scenes_use_held_out_cutouts_only(library: SceneLibrary) -> None:
-    drawn = {library.draw_cutout(random.Random(seed), "unseen").path for seed in range(100)}
-    assert drawn <= {cutout.path for cutout in library.unseen}
-    seen = {library.draw_cutout(random.Random(seed), "new").path for seed in range(100)}
-    assert seen <= {cutout.path for cutout in library.trained}
+def test_unseen_scenes_show_held_out_cutouts_on_corners_of_photographs(library: SceneLibrary) -> None:
+    photograph = Image.new("RGB", (90, 70), (9, 9, 9))
+    photograph.paste((250, 0, 250), (30, 20, 60, 50))  # its subject, in the middle
+    shown = SceneLibrary(library.trained[:1], library.unseen[1:], [Ground(photograph, ("cat",))])
+    for seed in range(60):
+        scene = draw_scene(seed, shown, "unseen").scene
+        assert library.trained[0].name not in {one.name for one in scene.objects}
+        assert (scene.background, scene.behind) == (None, ("cat",))
+        questions = ask_about(scene, random.Random(seed), ("cat", "bus", "pear"))
+        assert not [one.text for one in questions if one.accepted == ("no",) and "cat" in one.text]
+    assert cut_corner(random.Random(0), photograph, 20).size == (20, 20)
+    dark = {cut_corner(random.Random(seed), photograph, 35).getpixel((0, 0)) for seed in range(20)}
+    assert dark == {(9, 9, 9), (250, 0, 250)}  # the corner that is cut from, and the subject's rim
 
 
 def test_a_ground_avoids_the_colours_of_the_objects() -> None:
     rng = random.Random(0)
-    words = {draw_background(rng, 16, ["red", "blue"], held_out=False, calm=True)[1] for _ in range(200)}
+    words = {draw_background(rng, 16, ["red", "blue"], calm=True)[1] for _ in range(200)}
     assert not words & {"red", "blue", "orange", "purple", "pink", "brown"}
 
 

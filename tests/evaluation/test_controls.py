@@ -12,10 +12,9 @@ from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation import moments
 from llava_mini.evaluation.controls import Asked, Item, ask_with_controls, score, table
-from llava_mini.evaluation.suites import find_suite
 from llava_mini.inputs.media import Picture, Video
 from llava_mini.inputs.processor import Media
-from llava_mini.intervals import wilson
+from llava_mini.intervals import clustered_wilson, wilson
 from llava_mini.reply import Sampling
 
 _COLOURS = ("red", "green", "blue")
@@ -99,7 +98,7 @@ def _length(film: Media) -> int:
 
 def test_scores_count_each_kind_and_all() -> None:
     right: Callable[[str], bool] = lambda text: text == "yes"  # noqa: E731
-    asked = [Asked(Item(kind, 0, "?", right, expected), *answers) for kind, expected, answers in _ANSWERS]
+    asked = [Asked(Item(kind, 0, "?", right, expected, (expected,)), *a) for kind, expected, a in _ANSWERS]
     rows = {row.kind: row for row in score(asked)}
     assert (rows["name"].n, rows["name"].accuracy, rows["name"].shuffled, rows["name"].blank) == (2, 0.5, 0.5, 0.0)
     assert (rows["all"].n, rows["all"].accuracy) == (3, 2 / 3)
@@ -115,17 +114,40 @@ _ANSWERS = [
 ]
 
 
+def test_the_majority_knows_what_form_of_answer_is_asked_for() -> None:
+    def item(kind: str, question: str, *accepted: str) -> Asked:
+        return Asked(Item(kind, 0, question, lambda text: text in accepted, accepted[0], accepted), "", "", "", "")
+
+    sides = [item("side", "Is the dog left of the cat?", "yes"), item("side", "Which side is the dog on?", "left")]
+    assert score(sides)[0].majority == 1.0
+    names_ = [item("name", "What is this?", "gull", "bird"), item("name", "What is this?", "owl", "bird")]
+    assert score(names_)[0].majority == 1.0
+    others = [item("name", "What is this?", "cat"), item("name", "What is this?", "dog")]
+    rows = {row.kind: row.majority for row in score([*sides, *others])}
+    assert rows == {"side": 1.0, "name": 0.5, "all": 0.75}
+
+
+def test_one_picture_cannot_be_shuffled(assistant: Assistant) -> None:
+    with pytest.raises(ConfigError, match="1 picture or video was given"):
+        ask_with_controls(assistant, pictures()[:1], items()[:1])
+
+
+def test_answers_about_one_picture_count_together() -> None:
+    right = [True] * 30 + [False] * 10
+    assert clustered_wilson(right, range(40)) == wilson(30, 40)
+    # All four answers about a picture are right or wrong together: ten pictures are what is known.
+    low, high = clustered_wilson(sorted([True, False] * 20), [place // 4 for place in range(40)])
+    expected = wilson(5, 10)
+    assert (low, high) == pytest.approx(expected)
+    assert clustered_wilson([True] * 8, [0] * 8) == wilson(8, 8)
+
+
 def test_the_interval_is_wilsons() -> None:
     # Newcombe (1998), Table I, method 3: 81 of 263.
     low, high = wilson(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert wilson(0, 10)[0] == 0.0
     assert wilson(10, 10)[1] == pytest.approx(1.0)
-
-
-def test_an_unknown_evaluation_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="'photos'.*photographs"):
-        find_suite("photos")
 
 
 def test_the_moment_that_is_attended_to_most_is_looked_for(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MADE = ("embedded", "photographs", "scenes", "unseen-scenes", "videos", "moments")
 _TINY = "all-tiny"
+_OUT, _BATCH = Path("runs/evaluation"), 16
 
 
 def evaluate(
@@ -32,7 +33,7 @@ def evaluate(
     list_: Annotated[bool, typer.Option("--list", help="Print the benchmarks, and end.")] = False,
     model: options.Model = None,
     data: Annotated[Path, typer.Option(help="Folder that holds a folder a benchmark.")] = Path("data/benchmarks"),
-    out: Annotated[Path, typer.Option(help="Folder of answers, scores and reports.")] = Path("runs/evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder of answers, scores and reports.")] = _OUT,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Questions a benchmark, drawn with a fixed seed; pictures a made suite.")
     ] = None,
@@ -42,7 +43,7 @@ def evaluate(
         typer.Option(metavar="A B", help="Compare two folders of --out, and end.", show_default=False),
     ] = None,
     controls: Annotated[bool, typer.Option(help="Ask with shuffled and blank pictures too.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = _BATCH,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer in tokens; default: the benchmark's.")
     ] = None,
@@ -92,6 +93,18 @@ def evaluate(
     if made and len(made) < len(asked):
         raise ConfigError(f"{made[0]} is a made suite; measure it and benchmarks one after the other")
     if made:
+        given = {
+            "--no-controls": not controls,
+            "--batch-size": batch_size != _BATCH,
+            "--max-new-tokens": max_new_tokens is not None,
+            "--max-frames": max_frames is not None,
+            "--judge": judge is not None,
+            "--out": out != _OUT,
+        }
+        if refused := [name for name, is_given in given.items() if is_given]:
+            raise ConfigError(f"{refused[0]} is for benchmarks of --list; {made[0]} is always asked in one way")
+        if "embedded" in made and (limit is not None or len(made) > 1):
+            raise ConfigError("embedded is fixed: all its suites, whole; give it alone and without --limit")
         _made_suites(made, sources, model, limit, as_json, answers, device, dtype, engine)
         return
     from llava_mini.evaluation.answering import Asking, draw
@@ -235,24 +248,27 @@ def _made_suites(
 
     from llava_mini.evaluation.controls import ask_with_controls, score, table
     from llava_mini.evaluation.moments import find_moments
-    from llava_mini.evaluation.suites import BENCHMARK, BENCHMARK_VERSION, find_suite
+    from llava_mini.evaluation.suites import BENCHMARK, BENCHMARK_VERSION, digest, find_suite
 
-    wanted = [(name, limit, "") for name in suites if name not in ("moments", "embedded")]
-    wanted += BENCHMARK if "embedded" in suites else ()
-    made = [(name, before, find_suite(name)(sources, most)) for name, most, before in wanted]
+    whole = suites == ["embedded"]
+    wanted = BENCHMARK if whole else [(name, limit, 0, "") for name in suites if name != "moments"]
+    made = [(name, before, find_suite(name)(sources, most, first)) for name, most, first, before in wanted]
     assistant = options.load_assistant(model, device, dtype, engine=engine)
+    of = {"version": BENCHMARK_VERSION, "model": assistant.name}
     results: dict[str, Any] = {}
-    if "embedded" in suites:
-        results["benchmark"] = {"version": BENCHMARK_VERSION, "model": assistant.name}
+    if whole:
+        results["benchmark"] = of | {"digests": {name: digest(suite) for name, _, suite in made}}
+    if answers is not None:
+        answers.write_text("", encoding="utf-8")
     for name, before, suite in made:
         asked = ask_with_controls(assistant, suite.media, suite.items)
         scores = [replace(row, kind=before + row.kind) for row in score(asked)]
         rows = {row.kind: asdict(row) for row in scores}
-        results |= rows if "embedded" in suites else {name: rows}
+        results |= rows if whole else {name: rows}
         if answers is not None:
             with answers.open("a", encoding="utf-8") as lines:
                 for one in asked:
-                    row = {"suite": name, "kind": one.item.kind, "picture": one.item.picture}
+                    row = of | {"suite": name, "kind": one.item.kind, "picture": one.item.picture}
                     row |= {"question": one.item.question, "right": one.item.is_right(one.answer)}
                     row |= {"answer": one.answer, "shuffled": one.shuffled, "blank": one.blank}
                     row |= {"question_only": one.question_only, "expected": one.item.right}
@@ -272,4 +288,4 @@ def _made_suites(
     if as_json:
         print(json.dumps(results))
     told = "shuffled: another item's picture · blank: a grey one · question: the words alone"
-    print(f"{told} · majority: always the best one answer · 95 %: Wilson interval", file=sys.stderr)
+    print(f"{told} · majority: the best one answer to all questions of a form · 95 % by picture", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -30,6 +30,19 @@ _SPELLINGS = {"gray": ("gray", "grey"), "purple": ("purple", "violet"), "pink": 
 _ONE_WORD = ("Answer in one word.", "Answer with one word.", "One word only.", "Reply with a single word.")
 _BRIEFLY = ("Answer briefly.", "Answer with the name only.", "Just the name.")
 _SHORT_SHARE = 0.3
+_DENIAL = re.compile(r"\b(?:not?|neither|nor|never|without)\b|n['’]t\b")
+_LONGEST_ANSWER = 12
+_LONGER = (
+    "sea lion", "guinea pig", "rocking horse", "rubber duck", "bird house", "toy car", "paper bag", "hammerhead shark",
+)  # fmt: skip
+"""Things that are not what their last word says, beside those of the table of names."""
+_UNNAMED = "thing"
+_AFTER = (
+    r"\b(?:on|in|at|of|with|near|under|behind|above|below|beside|by|from|to|that|which|who|is|are|was|were|has|have|"
+    r"here|there|shown|\w{3,}ing)\b"
+)
+_HEAD = re.compile(rf"((?:[\w'’-]+ )*?[\w'’-]+)(?= *(?:$|,|\band\b|{_AFTER}))")
+"""A row of words up to where a noun may end: "a brown dog" of "a brown dog sitting"."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +59,57 @@ class Question:
 
 
 def is_correct(question: Question, answer_text: str) -> bool:
-    """Score the first sentence of an answer: an accepted word and no rival; digits count as number words."""
-    first = re.split(r"(?<=[.!?])\s|\n", answer_text.strip().lower(), maxsplit=1)[0]
-    found = re.findall(r"[\w'’-]+", first)
+    """Score the first sentence of an answer: an accepted word, no rival, no denial; digits count as number words.
+
+    What a thing is must be said plainly: see `says_name`.
+    """
+    if question.kind == "name":
+        return says_name(answer_text, question.accepted)
+    found = re.findall(r"[\w'’-]+", _first_sentence(answer_text))
     words = " ".join(_DIGITS.get(word, word) for word in found)
     right = [word for word in question.accepted if contains(words, word)]
     wrong = [word for word in question.rivals if contains(words, word)]
+    if not {"yes", "no"} & set(question.accepted) and _DENIAL.search(words):
+        return False
     return bool(right) and all(any(contains(word, rival) for word in right) for rival in wrong)
+
+
+def says_name(answer_text: str, accepted: Sequence[str]) -> bool:
+    """Tell whether the first sentence of an answer names a thing, in the singular or plural.
+
+    Listing wins nothing: neither does a sentence with "or", of more than three parts (by comma or "and") or of more
+    than twelve words, nor one that names another known thing beside it. A denial is wrong, and so is a longer name that
+    only contains the right word: "hot dog" for a dog, "pencil sharpener" for a pencil. What stands after a preposition
+    ("on a chair") is not looked at.
+    """
+    text = " ".join(re.findall(r"[\w'’-]+|,", _first_sentence(answer_text)))
+    parts = [part for part in re.split(r",|\band\b", text) if part.strip()]
+    if len(parts) > 3 or len(text.split()) > _LONGEST_ANSWER or _DENIAL.search(text) or contains(text, "or"):
+        return False
+    for longer in (*longer_names(tuple(accepted)), *_LONGER):
+        if not any(contains(longer, name) for name in accepted if " " in name):
+            text = re.sub(rf"(?<![\w-]){re.escape(longer)}(?![\w-])", _UNNAMED, text)
+    own = {form for name in accepted for form in (name, plural(name))}
+    heads = [match for match in _HEAD.finditer(text) if _is_one(match[1], own)]
+    if not heads:
+        return False
+    said = text[: heads[0].end()] + re.split(_AFTER, text[heads[0].end() :], maxsplit=1)[0]
+    return not any(_is_one(match[1], _all_names()) and not _is_one(match[1], own) for match in _HEAD.finditer(said))
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s|\n", text.strip().lower(), maxsplit=1)[0]
+
+
+def _is_one(words: str, names_: Collection[str]) -> bool:
+    """Tell whether a row of words ends in one of the names."""
+    found = words.split()
+    return any(" ".join(found[start:]) in names_ for start in range(len(found)))
+
+
+@cache
+def _all_names() -> frozenset[str]:
+    return frozenset(form for word in names().plain for form in (word, plural(word)))
 
 
 def contains(text: str, phrase: str) -> bool:

@@ -1,4 +1,4 @@
-"""Grounds for scenes: plain, gradients, textures, landscapes; two families are kept out of training."""
+"""Grounds for scenes: plain, gradients, textures, landscapes; and, never in training, corners of photographs."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from llava_mini.data.colours import draw_colour, shade
 
@@ -36,16 +36,13 @@ class _Canvas(NamedTuple):
 _Family = Callable[[_Canvas], Pixels]
 
 
-def draw_background(
-    rng: random.Random, side: int, avoid: list[str], *, held_out: bool, calm: bool
-) -> tuple[Image.Image, str | None]:
+def draw_background(rng: random.Random, side: int, avoid: list[str], *, calm: bool) -> tuple[Image.Image, str | None]:
     """Draw a ground that the objects stand out from.
 
     Args:
         rng: the source of chance.
         side: side in pixels.
         avoid: colour words of the objects.
-        held_out: use the families that training never has (a plain ground stays possible).
         calm: leave out landscapes, so that shapes stay easy to see.
 
     Returns:
@@ -55,11 +52,19 @@ def draw_background(
     if rng.random() < (0.5 if calm else 0.3):
         word = draw_colour(rng, avoid)
         return Image.new("RGB", (side, side), shade(rng, word)), word
-    families: tuple[_Family, ...] = (_waves, _bokeh) if held_out else (_gradient, _texture)
-    if not calm and not held_out:
-        families = (_gradient, _texture, _octaves, _horizon, _horizon, _blobs)
+    families: tuple[_Family, ...] = (_gradient, _texture)
+    if not calm:
+        families = (*families, _octaves, _horizon, _horizon, _blobs)
     pixels = rng.choice(families)(_Canvas(rng, noise, side, avoid))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), None
+
+
+def cut_corner(rng: random.Random, photograph: Image.Image, side: int) -> Image.Image:
+    """Cut a corner out of a photograph, half as wide as its shorter side: its surroundings more than its subject."""
+    length = min(photograph.size) // 2
+    left, top = rng.choice((0, photograph.width - length)), rng.choice((0, photograph.height - length))
+    corner = photograph.crop((left, top, left + length, top + length))
+    return corner.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _tone(rng: random.Random, avoid: list[str]) -> Pixels:
@@ -124,27 +129,3 @@ def _blobs(canvas: _Canvas) -> Pixels:
     blurred = small.resize((canvas.side, canvas.side), Image.Resampling.BICUBIC)
     grain = canvas.noise.normal(0, 4, (canvas.side, canvas.side, 1))
     return np.asarray(blurred, dtype=np.float32) + grain.astype(np.float32)
-
-
-def _waves(canvas: _Canvas) -> Pixels:
-    """Run soft stripes or folds across two tones (never in training)."""
-    down, across = np.mgrid[0 : canvas.side, 0 : canvas.side].astype(np.float32) / canvas.side
-    angle = canvas.rng.uniform(0, np.pi)
-    bend = 0.4 * canvas.smooth(4)[..., 0]
-    phase = (across * np.cos(angle) + down * np.sin(angle) + bend) * canvas.rng.uniform(3, 9) * 2 * np.pi
-    mix = (0.5 + 0.5 * np.sin(phase))[..., None]
-    ground: Pixels = canvas.tone() * (1 - 0.5 * mix) + canvas.tone() * 0.5 * mix
-    return ground
-
-
-def _bokeh(canvas: _Canvas) -> Pixels:
-    """Scatter blurred discs of light over a dark-to-light ground (never in training)."""
-    small = canvas.side // 4
-    down, across = np.mgrid[0:small, 0:small].astype(np.float32)
-    pixels = np.broadcast_to(canvas.tone(), (small, small, 3)) * (0.5 + 0.5 * down[..., None] / small)
-    for _ in range(canvas.rng.randint(10, 22)):
-        x, y, radius = canvas.rng.uniform(0, small), canvas.rng.uniform(0, small), canvas.rng.uniform(2, 8)
-        disc = ((across - x) ** 2 + (down - y) ** 2 < radius**2)[..., None]
-        pixels = pixels + disc * (canvas.tone() - pixels) * 0.4
-    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
-    return np.asarray(picture.resize((canvas.side, canvas.side), Image.Resampling.BICUBIC), dtype=np.float32)

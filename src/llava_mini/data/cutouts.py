@@ -68,7 +68,8 @@ def load_cutouts(sources_folder: Path, split: Split) -> list[Cutout]:
 
     Args:
         sources_folder: where the training sources were fetched to.
-        split: "train", or "unseen": never trained on although their names are.
+        split: "train", or "unseen": never trained on although their names are, and no emoji of a name of which
+            another emoji is trained, since emoji of one name are near twins ("red apple", "green apple").
 
     Raises:
         DataError: when a source is missing.
@@ -76,7 +77,12 @@ def load_cutouts(sources_folder: Path, split: Split) -> list[Cutout]:
     found = [*_emoji(sources_folder), *_clipart(sources_folder)]
     found.sort(key=lambda cutout: (cutout.name, cutout.path.name))
     held_out = _held_out(found)
-    return [cutout for cutout in found if (cutout.path in held_out) == (split == "unseen")]
+    trained = [cutout for cutout in found if cutout.path not in held_out]
+    if split == "train":
+        return trained
+    twins = {cutout.name for cutout in trained if cutout.source == "emoji"}
+    kept = [cutout for cutout in found if cutout.path in held_out]
+    return [cutout for cutout in kept if cutout.source != "emoji" or cutout.name not in twins]
 
 
 def _held_out(cutouts: list[Cutout]) -> set[Path]:

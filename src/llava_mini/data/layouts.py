@@ -44,6 +44,15 @@ class Layout(NamedTuple):
     """Left and top of each sprite."""
 
 
+class Ground(NamedTuple):
+    """Hold a photograph to cut grounds from."""
+
+    picture: Image.Image
+    """RGB."""
+    shows: tuple[str, ...]
+    """What its subject may be called: nothing of it is said to be absent."""
+
+
 _Composition = tuple[list[Sprite], list[tuple[int, int]]]
 
 
@@ -53,6 +62,8 @@ class SceneLibrary:
 
     trained: Sequence[Cutout]
     unseen: Sequence[Cutout] = ()
+    grounds: Sequence[Ground] = ()
+    """On what "unseen" scenes stand."""
     _pictures: dict[str, Image.Image] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -81,7 +81,7 @@ def prepare_videos(
     library = _library(sources)
 
     def make(seed: int) -> _Drawn:
-        video = draw_video(seed, library, split)
+        video = draw_video(seed, library)
         return list(video.frames), {"questions": [asdict(question) for question in video.questions]}
 
     _prepare(folder, range(first_seed, first_seed + count), make, encode, desc=f"{split} videos")

@@ -11,7 +11,6 @@ from llava_mini.data.answers import (
     capitalised,
     gives_away,
     is_correct,
-    longer_names,
     other_colours,
     pose,
     spellings,
@@ -19,7 +18,7 @@ from llava_mini.data.answers import (
     words_for,
 )
 from llava_mini.data.colours import COLOURS
-from llava_mini.data.names import are_kin, category_of, is_countable, is_plural, plural, with_article
+from llava_mini.data.names import are_kin, category_of, is_countable, is_plural, plain_name, plural, with_article
 from llava_mini.data.relations import ask_above_below, ask_bigger, ask_left_right, ask_where, only_ones
 from llava_mini.data.scenes import SHAPES, Scene
 
@@ -90,7 +89,7 @@ def ask_name(name: str, rng: random.Random, *, accepted: Sequence[str] = ()) -> 
     plain, there = f"{they} {phrase}.", f"There {verb(name)} {phrase}."
     sentences = (plain, plain, there, f"The picture shows {phrase}.")
     accepted = accepted or (name, plural(name))
-    return pose("name", rng, texts, sentences, short=name, accepted=accepted, rivals=longer_names(accepted))
+    return pose("name", rng, texts, sentences, short=name, accepted=accepted)
 
 
 def _ask_name(scene: Scene, rng: random.Random) -> Iterator[Question]:
@@ -208,6 +207,7 @@ def _ask_presence(scene: Scene, rng: random.Random, names: Sequence[str]) -> Ite
     yield ask_presence(rng.choice(scene.objects).name, rng, present=True)
     thing = rng.choice(scene.objects)
     pool = SHAPES if thing.kind == "shape" else names
+    shown |= {plain_name(word) or word for word in scene.behind}
     absent = [name for name in pool if not any(are_kin(name, other) for other in shown)]
     alike = [name for name in absent if category_of(name) == category_of(thing.name)]
     if absent:

@@ -1,14 +1,14 @@
 """Draw labelled scenes: cut-outs and shapes on many kinds of ground, each a pure function of its seed."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from llava_mini.data.backgrounds import draw_background
+from llava_mini.data.backgrounds import cut_corner, draw_background
 from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, draw_layout
 from llava_mini.data.shapes import SHAPES
 
@@ -52,6 +52,8 @@ class Scene:
     cell_objects: NDArray[np.int8]
     """(9, 9) int8: the object that covers at least 40 % of a cell, else -1."""
     kind: SceneKind
+    behind: tuple[str, ...] = ()
+    """What the ground may show besides, when it is of a photograph."""
 
 
 class DrawnScene(NamedTuple):
@@ -69,13 +71,16 @@ def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> DrawnScen
         seed: the only source of chance.
         library: the cut-outs.
         split: "train" and "new" draw from trained cut-outs (use other seeds for "new"); "unseen" draws from
-            held-out cut-outs on grounds that training never has.
+            held-out cut-outs (and shapes) on corners of the library's photographs.
     """
     rng = random.Random(f"{split}/{seed}" if split == "unseen" else str(seed))
     layout = draw_layout(rng, library, split)
+    if split == "unseen":
+        photograph = rng.choice(library.grounds)
+        drawn = compose(cut_corner(rng, photograph.picture, SIDE), None, layout)
+        return drawn._replace(scene=replace(drawn.scene, behind=photograph.shows))
     avoid = [sprite.colour for sprite in layout.sprites if sprite.colour is not None]
-    calm = layout.kind in ("shapes", "count")
-    ground, word = draw_background(rng, SIDE, avoid, held_out=split == "unseen", calm=calm)
+    ground, word = draw_background(rng, SIDE, avoid, calm=layout.kind in ("shapes", "count"))
     return compose(ground, word, layout)
 
 

@@ -17,7 +17,6 @@ from llava_mini.data.layouts import (
     SIDE,
     Layout,
     SceneLibrary,
-    SceneSplit,
     Sprite,
     cutout_sprite,
     place_around,
@@ -47,11 +46,11 @@ class MadeVideo:
     kind: VideoKind
 
 
-def draw_video(seed: int, library: SceneLibrary, split: SceneSplit) -> MadeVideo:
-    """Draw the video of a seed; `split` as in `draw_scene`."""
-    rng = random.Random(f"video/{split}/{seed}" if split == "unseen" else f"video/{seed}")
+def draw_video(seed: int, library: SceneLibrary) -> MadeVideo:
+    """Draw the video of a seed from trained cut-outs; use other seeds than training for new ones."""
+    rng = random.Random(f"video/{seed}")
     kind = rng.choices(_KINDS, _KIND_WEIGHTS)[0]
-    stage = _Stage(rng, library, split)
+    stage = _Stage(rng, library)
     frames, questions = {"sequence": _sequence, "motion": _motion, "change": _change, "number": _number}[kind](stage)
     rng.shuffle(questions)
     return MadeVideo(tuple(stage.film(frames)), tuple(questions), kind)
@@ -67,7 +66,6 @@ class _Stage:
 
     rng: random.Random
     library: SceneLibrary
-    split: SceneSplit
 
     def sprite(self, longest: float, used: Sequence[Sprite] = ()) -> Sprite:
         """Draw a shape or a cut-out that is unlike those already used."""
@@ -75,7 +73,7 @@ class _Stage:
         if self.rng.random() < 0.5:
             return shape_sprite(self.rng, int(SIDE * longest), taken)
         for _ in range(20):
-            made = cutout_sprite(self.rng, self.library, self.split, int(SIDE * longest))
+            made = cutout_sprite(self.rng, self.library, "train", int(SIDE * longest))
             if not any(are_kin(made.name, one.name) for one in used):
                 return made
         return shape_sprite(self.rng, int(SIDE * longest), taken)
@@ -87,8 +85,7 @@ class _Stage:
     def film(self, frames: Sequence[_Frame]) -> list[Image.Image]:
         """Lay every frame on one ground, each thing a little off its place."""
         avoid = [sprite.colour for frame in frames for sprite, _ in frame if sprite.colour is not None]
-        held_out = self.split == "unseen"
-        ground, word = draw_background(self.rng, SIDE, avoid, held_out=held_out, calm=self.rng.random() < 0.5)
+        ground, word = draw_background(self.rng, SIDE, avoid, calm=self.rng.random() < 0.5)
         return [self._picture(ground, word, frame) for frame in frames]
 
     def _picture(self, ground: Image.Image, word: str | None, frame: _Frame) -> Image.Image:
@@ -214,7 +211,7 @@ def _number(stage: _Stage) -> tuple[list[_Frame], list[Question]]:
     longest = int(SIDE * rng.uniform(0.25, 0.34))
     thing = shape_sprite(rng, longest)
     if rng.random() < 0.5:
-        drawn = cutout_sprite(rng, stage.library, stage.split, longest)
+        drawn = cutout_sprite(rng, stage.library, "train", longest)
         thing = drawn if is_countable(drawn.name) else thing
     start, end = rng.sample(range(1, 5), 2)
     sprites, places = scatter(rng, [thing] * max(start, end))

@@ -12,10 +12,13 @@ import torch
 from tqdm import tqdm
 
 from llava_mini.assistant import Assistant
+from llava_mini.errors import ConfigError
 from llava_mini.evaluation.asking import answer, blank, film_length
 from llava_mini.inputs.processor import Media
-from llava_mini.intervals import wilson
+from llava_mini.intervals import clustered_wilson
 from llava_mini.model.vision_prefix import VisionPrefix
+
+_ASKS_YES_OR_NO = ("is", "are", "do", "does", "can")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Item:
     is_right: Callable[[str], bool]
     right: str = ""
     """A right answer."""
+    accepted: tuple[str, ...] = ()
+    """The words that make an answer right: what `majority` tries."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,14 @@ class Score:
     n: int
     accuracy: float
     low: float
-    """Lower end of the 95 % Wilson interval of the accuracy."""
+    """Lower end of the 95 % interval of the accuracy: Wilson's, with questions about one picture taken together."""
     high: float
     shuffled: float
     blank: float
     question_only: float
     majority: float
-    """What the one best answer to all of them would reach."""
+    """What would be reached by the one best answer to all questions of a form: to be said yes or no to, a choice of
+    two, any other; for several kinds, to all of one kind."""
 
 
 @torch.no_grad()
@@ -77,7 +83,12 @@ def ask_with_controls(
 
     Shuffled means: the one that comes next in a random order of them, so never its own. A blank video has as many
     frames as the right one.
+
+    Raises:
+        ConfigError: when there is only one picture or video.
     """
+    if len(media) < 2:
+        raise ConfigError(f"{len(media)} picture or video was given, and a shuffled one is another; take 2 or more")
     order = list(range(len(media)))
     random.Random(seed).shuffle(order)
     other = {shown: order[(place + 1) % len(order)] for place, shown in enumerate(order)}
@@ -129,12 +140,12 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def _score(kind: str, group: Sequence[Asked]) -> Score:
-    right = sum(one.item.is_right(one.answer) for one in group)
-    low, high = wilson(right, len(group))
+    right = [one.item.is_right(one.answer) for one in group]
+    low, high = clustered_wilson(right, [one.item.picture for one in group])
     return Score(
         kind,
         len(group),
-        right / len(group),
+        sum(right) / len(group),
         low,
         high,
         sum(one.item.is_right(one.shuffled) for one in group) / len(group),
@@ -145,6 +156,18 @@ def _score(kind: str, group: Sequence[Asked]) -> Score:
 
 
 def _majority(items: Sequence[Item]) -> float:
-    """Return the share that one and the same answer to every item gets right, the best there is."""
-    tried = {item.right for item in items if item.right}
-    return max((sum(item.is_right(answer) for item in items) for answer in tried), default=0) / len(items)
+    forms: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        forms.setdefault((item.kind, _form(item.question)), []).append(item)
+    return sum(_best(alike) for alike in forms.values()) / len(items)
+
+
+def _form(question: str) -> str:
+    first = question.lower().split(maxsplit=1)[:1]
+    return "choice" if " or " in question else "yes or no" if first and first[0] in _ASKS_YES_OR_NO else "open"
+
+
+def _best(items: Sequence[Item]) -> int:
+    """Return how many one and the same answer gets right, the best there is."""
+    tried = {answer for item in items for answer in item.accepted}
+    return max((sum(item.is_right(answer) for item in items) for answer in tried), default=0)

@@ -47,7 +47,7 @@ def find_moments(assistant: Assistant, sources: Path, limit: int | None = None) 
     found = {"shown": 0, "empty": 0}
     for index in tqdm(range(count), desc="asking", unit="video"):
         rng = random.Random(_FIRST_SEED + index)
-        ground, _ = draw_background(rng, SIDE, [], held_out=False, calm=True)
+        ground, _ = draw_background(rng, SIDE, [], calm=True)
         thing = cutout_sprite(rng, library, "new", int(0.7 * SIDE)).picture
         shown = ground.copy()
         shown.paste(thing, ((SIDE - thing.width) // 2, (SIDE - thing.height) // 2), thing)

@@ -8,23 +8,15 @@ look-alikes. "stamps" are photographs cut out on white; the other groups are who
 
 import io
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from llava_mini.data.names import plural
 from llava_mini.errors import DataError
 from llava_mini.evaluation.qt_resources import read_archive
 
 _LIST = Path(__file__).with_name("photographs.json")
-_LONGEST_ANSWER_WORDS = 12
-# Things that are not what their last or first word says.
-_TRAPS = (
-    "hot dog", "teddy bear", "sea lion", "guinea pig", "rocking horse", "rubber duck", "bird house", "car wheel",
-    "fire truck", "toy car", "paper bag", "computer mouse", "hammerhead shark",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,21 +62,3 @@ def load_photographs(sources: Path) -> list[Photograph]:
             content = file.read_bytes()
         photographs.append(Photograph(f"{row['package']}/{row['path']}", row["group"], tuple(row["names"]), content))
     return photographs
-
-
-def names_match(answer: str, names: tuple[str, ...]) -> bool:
-    """Tell whether the first sentence of an answer names the object, in the singular or plural.
-
-    Listing wins nothing: a sentence of more than three parts (by comma, "and", "or") or, without them, of more than
-    twelve words is wrong. So is a denial, and a longer name that only contains the right word ("hot dog" for a dog).
-    """
-    first = re.split(r"(?<=[.!?])\s|\n", answer.strip().lower(), maxsplit=1)[0]
-    text = " ".join(re.findall(r"[\w'-]+|,", first))
-    parts = [part for part in re.split(r",|\band\b|\bor\b", text) if part.strip()]
-    if len(parts) > 3 or len(text.split()) > _LONGEST_ANSWER_WORDS or re.search(r"\bnot?\b|n't\b", text):
-        return False
-    for trap in _TRAPS:
-        if not any(name in trap for name in names if " " in name):
-            text = text.replace(trap, "")
-    forms = [form for name in names for form in (name, plural(name))]
-    return any(re.search(rf"(?<![\w-]){re.escape(form)}(?![\w-])", text) for form in forms)
