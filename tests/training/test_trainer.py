@@ -146,6 +146,31 @@ def test_the_questions_of_a_scene_are_drawn_anew_each_time_that_it_comes(tmp_pat
     assert drawn[0] == drawn[3]
 
 
+def test_stages_of_one_run_see_other_scenes_and_imagine_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[list[int]]] = {}
+    imagined: dict[str, list[list[int]]] = {}
+    join = SceneCollator.join
+
+    def watched(self: SceneCollator, scenes: Any, number: int = 0) -> dict[str, Any]:
+        batch = join(self, scenes, number)
+        seen.setdefault(self.stage.name, []).append([scene.index for scene in scenes])
+        imagined.setdefault(self.stage.name, []).append(batch["main"].tolist())
+        return batch
+
+    monkeypatch.setattr(SceneCollator, "join", watched)
+    one = replace(_ALIGN, name="one", data=Scenes(4, imagined=1.0), steps=4)
+    run.run(recipe_of(one, replace(one, name="other")), workshop(tmp_path), tmp_path / "both")
+    assert seen["one"] != seen["other"]
+    assert imagined["one"] != imagined["other"]
+    first = seen["one"], imagined["one"]
+    seen.clear()
+    imagined.clear()
+    run.run(recipe_of(one), workshop(tmp_path), tmp_path / "alone")
+    assert (seen["one"], imagined["one"]) == first
+
+
 def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None

@@ -94,7 +94,7 @@ class Stage:
     """Describe one stage of a recipe."""
 
     name: Name
-    """Folder of the stage's results."""
+    """Folder of the stage's results; with the recipe's seed it gives the stage its own order and chance."""
     objective: Literal["alignment", "grounding", "all_tokens", "answers"]
     """"alignment": patches against words. "grounding": fused names against what the picture says of them.
     "all_tokens": answers from all N² tokens, no compression, no fusion. "answers": answers from the whole model."""
