@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from tiny import EMBEDDED, tiny_model, tiny_processor
 
 from llava_mini.checkpoints.embedded import load_adapter
+from llava_mini.data.mentions import Mention
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
@@ -188,6 +190,34 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
         assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
     alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
+
+
+def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    names = ["dog"] * 118 + ["cat", "tabby"] + [f"thing {number}" for number in range(20)]
+    shop = replace(shop, drawn=replace(shop.drawn, class_names=names))
+    collator = run._collator(replace(_GROUND, data=Scenes(2, imagined=1.0)), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    scene = shop.drawn.scenes[0]  # shows a cat
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    rows: list[list[Mention]] = []
+    monkeypatch.setattr("llava_mini.training.scene_batches.grounding_batch", lambda found, *_: rows.extend(found))
+    asked, denied = Counter[tuple[str, str]](), Counter[str]()
+    for number in torch.multinomial(collator._class_chances, 3000, replacement=True, generator=generator).tolist():
+        _, presence = collator._questions(scene, names[number], rng)
+        asked["dog" if "dog" in presence.text else "other", presence.accepted[0]] += 1
+        denied["cat" in presence.text and presence.accepted == ("no",)] += 1
+        collator._grounding([scene], [names[number]], rng)
+    assert denied[True] == 0
+    for name in ("dog", "other"):
+        assert 0.4 < asked[name, "yes"] / (asked[name, "yes"] + asked[name, "no"]) < 0.6
+    there = Counter((mention.text, mention.present) for row in rows for mention in row)
+    assert not there["cat", False]
+    assert not there["tabby", False]
+    assert 1.5 < there["dog", False] / there["dog", True] < 2.5  # two absent names beside each that is there
 
 
 def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:
