@@ -60,6 +60,38 @@ def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
     return PreparedScenes(folder)
 
 
+def test_a_run_goes_on_with_the_data_it_began_with_only(tmp_path: Path) -> None:
+    recipe = recipe_of(_ALIGN, _GROUND)
+    run.run(recipe, workshop(tmp_path), tmp_path / "run", until="align")
+    record = tmp_path / "run/data.json"
+    assert json.loads(record.read_text())["scenes"]["count"] == 8
+    path = tmp_path / "scenes/shard-0000.json"
+    rows = path.read_text()
+    for changed, words in (
+        (
+            json.dumps(json.loads(rows)[:6]),
+            r"began with other scenes, 8 of digest \w{8}; now there are 6 of digest \w{8}; give",
+        ),
+        (rows.replace("blue", "green"), r"8 of digest \w{8}; now there are 8 of .*or choose another folder with --out"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(ConfigError, match=words):
+            run.run(recipe, workshop(tmp_path), tmp_path / "run")
+    record.unlink()  # as of a run of before this was written down
+    run.run(recipe, workshop(tmp_path), tmp_path / "run")
+    assert record.is_file()
+
+
+def test_videos_and_texts_are_part_of_what_a_run_began_with(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    texts = [("Hello!", "Hello.")]
+    drawn = replace(shop.drawn, videos=made_videos(tmp_path / "videos"), texts=texts)
+    assert {kind: found.count for kind, found in drawn.contents.items()} == {"scenes": 8, "videos": 4, "texts": 1}
+    other = replace(drawn, texts=[("Hello!", "Hi.")])
+    assert {kind for kind in drawn.contents if drawn.contents[kind] != other.contents[kind]} == {"texts"}
+
+
 def made_videos(folder: Path) -> PreparedScenes:
     """Four videos of two and three frames."""
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ The tower is frozen in every stage, so its features are computed once; one frame
 F frames · P parts · N² patches · d_v width.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -98,6 +99,8 @@ def prepare_videos(folder: Path, sources: Path, *, count: int, tiles: int, encod
 class PreparedScenes(Dataset[PreparedScene]):
     """The scenes or videos of a folder, features mapped from disk.
 
+    `digest` is of all that is said of them, not of their features.
+
     Raises:
         DataError: when the folder holds no prepared scenes.
     """
@@ -107,7 +110,9 @@ class PreparedScenes(Dataset[PreparedScene]):
         if not shards:
             raise DataError(f"no prepared scenes in {folder}; make them with 'llava-mini data scenes'")
         self._features = [np.load(path.with_suffix(".npy"), mmap_mode="r") for path in shards]
-        self._rows = [json.loads(path.read_text(encoding="utf-8")) for path in shards]
+        texts = [path.read_bytes() for path in shards]
+        self.digest = hashlib.sha256(b"".join(texts)).hexdigest()
+        self._rows = [json.loads(text) for text in texts]
         self._index = [
             (shard, place, end - row["frames"], end)
             for shard, rows in enumerate(self._rows)

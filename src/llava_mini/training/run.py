@@ -44,8 +44,8 @@ _LORA_PLACES = {"language_model": r"model\.language_model", "pre_fusion": r"mode
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, until: str = "") -> Path:
     """Train the stages that are not done yet, and write the result.
 
-    A stage that was stopped goes on from its last checkpoint. Beside the weights lie `recipe.json`, `runs.jsonl` with
-    commit and versions, and for each stage `loss.jsonl`.
+    A stage that was stopped goes on from its last checkpoint. Beside the weights lie `recipe.json`, `data.json`,
+    `runs.jsonl` with commit and versions, and for each stage `loss.jsonl`.
 
     Args:
         skip_bad: samples that may be bad; they are listed in `skipped.jsonl`.
@@ -63,7 +63,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     override(recipe)  # changes nothing, and says which value is none that could be
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
-        write_record(recipe, out)
+        write_record(recipe, workshop.drawn.contents if workshop.drawn else {}, out)
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
