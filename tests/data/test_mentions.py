@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cutout_library import library as cutout_library
 
-from llava_mini.data.mentions import Mention, mention_one, mention_things
+from llava_mini.data.mentions import Mention, draw_absent, mention_one, mention_things
 from llava_mini.data.names import are_kin, plural
 from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
 
@@ -89,7 +89,22 @@ def test_a_thing_clearly_at_a_side_has_a_place() -> None:
 
 
 def test_a_picture_of_which_one_thing_is_known_is_asked_for_no_more() -> None:
-    mentions = mention_one("dog", random.Random(0), NAMES, 14)
-    assert Counter(mention.present for mention in mentions)[True] == 1
+    mentions = mention_one("dog", random.Random(0), ["bus", "pear"])
+    assert Counter(mention.present for mention in mentions) == {True: 1, False: 2, None: 1}
     assert [mention.name for mention in mentions if mention.name] == ["dog"]
     assert all(mention.box is None and mention.number is None for mention in mentions)
+
+
+def test_absent_names_are_drawn_as_often_as_their_chances_say() -> None:
+    chances = dict.fromkeys(NAMES, 1.0) | {"dog": 4.0}
+    drawn = Counter(
+        name for seed in range(2000) for name in draw_absent(chances, random.Random(seed), ["rose"], count=1)
+    )
+    assert set(drawn) == set(NAMES) - {"rose"}
+    assert drawn["dog"] / sum(drawn.values()) == pytest.approx(4 / 11, abs=0.04)
+
+
+def test_what_is_there_by_any_name_and_its_kin_are_never_absent() -> None:
+    chances = dict.fromkeys(("rabbit", "hare", "owl", "bird", "bus"), 1.0)
+    for seed in range(40):
+        assert draw_absent(chances, random.Random(seed), ["rabbit", "owl"], count=3) == ["bus"]  # a hare is a rabbit

@@ -87,6 +87,22 @@ def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(setting:
     assert "\n" not in str(error.value)
 
 
+def test_one_held_out_scene_is_refused_for_it_has_no_others_picture() -> None:
+    with pytest.raises(ConfigError, match=r"stage2.data.held_out is 1: input should be 0 or at least 2: one scene has"):
+        override(find_recipe("smoke"), settings=["stages.stage2.data.held_out=1"])
+    for count in (0, 2):
+        assert override(find_recipe("smoke"), settings=[f"stages.stage2.data.held_out={count}"])
+
+
+def test_what_grounding_gives_can_be_told_from_what_pre_fusion_gives() -> None:
+    mini, plain, unfused = (find_recipe(f"compare-{name}") for name in ("mini", "plain", "one-token"))
+    assert plain.start == mini.start
+    assert [stage.name for stage in plain.stages] == [stage.name for stage in unfused.stages]
+    assert [stage.name for stage in mini.stages] == ["alignment", "stage1", "grounding", "stage2"]
+    assert plain.stages[-1].steps == unfused.stages[-1].steps == 400
+    assert replace(plain.stages[-1], steps=300) == mini.stages[-1]
+
+
 def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:
     for name in get_args(Template):
         assert "generation" in read_template(name)

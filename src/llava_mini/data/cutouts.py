@@ -20,6 +20,8 @@ from llava_mini.errors import DataError
 
 Split = Literal["train", "unseen"]
 
+CUTOUT_SOURCES = ("emojibase-data", "@lobehub/fluent-emoji-3d", "openclipart-png")
+"""Names of the packages that cut-outs come from."""
 _EMOJI_LABELS = "emojibase-data/package/en/data.json"
 _EMOJI_PICTURES = "lobehub-fluent-emoji-3d/package/assets"
 _CLIPART = "openclipart-png/usr/share/openclipart/png"

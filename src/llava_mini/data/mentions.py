@@ -2,13 +2,13 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 from llava_mini.data.answers import gives_away
 from llava_mini.data.colours import COLOURS
-from llava_mini.data.names import are_kin, category_of, is_countable, plural
+from llava_mini.data.names import are_kin, category_of, is_countable, plain_name, plural
 from llava_mini.data.relations import place_of
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 
@@ -65,14 +65,34 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     return [mention for row in rows for mention in row]
 
 
-def mention_one(name: str, rng: random.Random, names: Sequence[str], most: int) -> list[Mention]:
-    """Name the one thing that is known of a picture, and things that it is not; arguments as of `mention_things`."""
-    mentions = [Mention(name, True), Mention(rng.choice(_THIS), name=name)]
-    for other in rng.sample(names, min(len(names), most)):
-        if not are_kin(other, name) and len(mentions) < min(most, 4):
-            mentions.append(Mention(other, False))
+def mention_one(name: str, rng: random.Random, absent: Sequence[str]) -> list[Mention]:
+    """Name the one thing that is known of a picture, and what is not in it, in random order."""
+    mentions = [Mention(name, True), Mention(rng.choice(_THIS), name=name), *(Mention(one, False) for one in absent)]
     rng.shuffle(mentions)
     return mentions
+
+
+def draw_absent(chances: Mapping[str, float], rng: random.Random, there: Sequence[str], count: int) -> list[str]:
+    """Draw different names of things that are not there.
+
+    Args:
+        chances: how often each name is drawn, beside the others. A name that is as often said to be there as its
+            chance says is then as often said to be absent.
+        rng: the source of chance.
+        there: names of all that the picture shows; they and their kin are never drawn.
+        count: how many names; fewer come back where there are no more.
+    """
+    shown = [plain_name(name) or name for name in there]
+    left = {
+        name: chance
+        for name, chance in chances.items()
+        if not any(are_kin(plain_name(name) or name, other) for other in shown)
+    }
+    drawn: list[str] = []
+    while left and len(drawn) < count:
+        drawn += rng.choices(list(left), list(left.values()))
+        del left[drawn[-1]]
+    return drawn
 
 
 def _names(scene: Scene, rng: random.Random) -> list[Mention]:

@@ -4,7 +4,9 @@ The tower is frozen in every stage, so its features are computed once; one frame
 F frames · P parts · N² patches · d_v width.
 """
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -18,14 +20,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from llava_mini.data.cutouts import load_cutouts
-from llava_mini.data.layouts import SceneSplit
+from llava_mini.data.cutouts import CUTOUT_SOURCES, load_cutouts
 from llava_mini.data.questions import Question
 from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
+from llava_mini.data.sources import SOURCES, version_of
 from llava_mini.data.videos import draw_video
 from llava_mini.errors import DataError
 
 SHARD = 500
+_DRAWING = 1
+"""Counts up when a seed comes to give another scene or video: what was drawn before is not mixed with it."""
 Encode = Callable[[Sequence[Any]], Tensor]
 """RGB pictures → features `(n, P, N², d_v)`."""
 
@@ -55,40 +59,47 @@ class PreparedScene:
         return self.scene
 
 
-def prepare_scenes(
-    folder: Path, sources: Path, *, split: SceneSplit, count: int, first_seed: int, encode: Encode
-) -> None:
-    """Draw and encode `count` scenes; a run that was stopped goes on with the first missing shard.
+def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode) -> int:
+    """Draw and encode training scenes until there are `count`: shards that are missing or too short; seeds from 0 on.
+
+    What they are made with is kept beside them in `prepared.json`.
 
     Args:
-        split: "train", "new" (new scenes of trained cut-outs) or "unseen" (held-out cut-outs and backgrounds).
-        first_seed: seed of the first scene; scene i has seed first_seed + i.
+        tiles: tiles a side that `encode` cuts.
         encode: the frozen tower.
+
+    Returns:
+        How many the folder holds. More than `count` stay there, and all are learned from.
+
+    Raises:
+        DataError: when the folder holds scenes of other tiles, other sources or an earlier way to draw.
     """
-    library = _library(sources)
+    library = SceneLibrary(load_cutouts(sources, "train"))
 
     def make(seed: int) -> _Drawn:
-        image, scene = draw_scene(seed, library, split)
+        image, scene = draw_scene(seed, library, "train")
         return [image], {"scene": _plain(scene)}
 
-    _prepare(folder, range(first_seed, first_seed + count), make, encode, desc=f"{split} scenes")
+    _claim(folder, {"kind": "scenes", "tiles": tiles, "drawing": _DRAWING, **_versions(sources)})
+    return _prepare(folder, count, make, encode, desc="scenes")
 
 
-def prepare_videos(
-    folder: Path, sources: Path, *, split: SceneSplit, count: int, first_seed: int, encode: Encode
-) -> None:
-    """Draw and encode `count` made videos, as `prepare_scenes` does scenes."""
-    library = _library(sources)
+def prepare_videos(folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode) -> int:
+    """Draw and encode made videos, as `prepare_scenes` does scenes."""
+    library = SceneLibrary(load_cutouts(sources, "train"))
 
     def make(seed: int) -> _Drawn:
         video = draw_video(seed, library)
         return list(video.frames), {"questions": [asdict(question) for question in video.questions]}
 
-    _prepare(folder, range(first_seed, first_seed + count), make, encode, desc=f"{split} videos")
+    _claim(folder, {"kind": "videos", "tiles": tiles, "drawing": _DRAWING, **_versions(sources)})
+    return _prepare(folder, count, make, encode, desc="videos")
 
 
 class PreparedScenes(Dataset[PreparedScene]):
     """The scenes or videos of a folder, features mapped from disk.
+
+    `digest` is of all that is said of them, not of their features.
 
     Raises:
         DataError: when the folder holds no prepared scenes.
@@ -99,7 +110,9 @@ class PreparedScenes(Dataset[PreparedScene]):
         if not shards:
             raise DataError(f"no prepared scenes in {folder}; make them with 'llava-mini data scenes'")
         self._features = [np.load(path.with_suffix(".npy"), mmap_mode="r") for path in shards]
-        self._rows = [json.loads(path.read_text(encoding="utf-8")) for path in shards]
+        texts = [path.read_bytes() for path in shards]
+        self.digest = hashlib.sha256(b"".join(texts)).hexdigest()
+        self._rows = [json.loads(text) for text in texts]
         self._index = [
             (shard, place, end - row["frames"], end)
             for shard, rows in enumerate(self._rows)
@@ -124,26 +137,58 @@ _Drawn = tuple[list[Image.Image], dict[str, Any]]
 """The frames of a scene or video, and its row."""
 
 
-def _library(sources: Path) -> SceneLibrary:
-    return SceneLibrary(load_cutouts(sources, "train"), load_cutouts(sources, "unseen"))
+def _versions(sources: Path) -> dict[str, str]:
+    return {source.name: version_of(source, sources) for source in SOURCES if source.name in CUTOUT_SOURCES}
 
 
-def _prepare(folder: Path, seeds: range, make: Callable[[int], _Drawn], encode: Encode, *, desc: str) -> None:
-    """Write the shards that are missing."""
+def _claim(folder: Path, made: dict[str, int | str]) -> None:
+    """Write beside the shards what they are made with; refuse a folder whose shards were made with something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(seeds), desc=desc, unit="scene") as bar:
-        for number, start in enumerate(range(0, len(seeds), SHARD)):
-            chosen = seeds[start : start + SHARD]
-            path = folder / f"shard-{number:04d}"
-            if not path.with_suffix(".json").is_file():
-                drawn = [make(seed) for seed in chosen]
-                pictures = [frame for frames, _ in drawn for frame in frames]
-                features = torch.cat([encode(pictures[i : i + 25]) for i in range(0, len(pictures), 25)])
-                np.save(path.with_suffix(".npy"), features.half().numpy())
-                rows = [{**row, "frames": len(frames)} for frames, row in drawn]
-                path.with_suffix(".tmp").write_text(json.dumps(rows), encoding="utf-8")
-                path.with_suffix(".tmp").rename(path.with_suffix(".json"))
-            bar.update(len(chosen))
+    path, shards = folder / "prepared.json", sorted(folder.glob("shard-*.npy"))
+    if shards and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    elif shards:  # drawn before this was written down: their shape alone tells the tiles, 1 or S² + 1 parts
+        before = {**made, "tiles": math.isqrt(np.load(shards[0], mmap_mode="r").shape[1])}
+    else:
+        before = made
+    other = next((key for key, now in made.items() if before.get(key) != now), None)
+    if other is not None:
+        raise DataError(
+            f"{folder} was made with {other} {before.get(other)}, not {made[other]}; "
+            "choose another folder with --out, or delete it"
+        )
+    if not (shards and path.is_file()):
+        path.with_suffix(".tmp").write_text(json.dumps(made, indent=1), encoding="utf-8")
+        path.with_suffix(".tmp").rename(path)
+
+
+def _prepare(folder: Path, count: int, make: Callable[[int], _Drawn], encode: Encode, *, desc: str) -> int:
+    """Write the shards that are missing or too short; return how many rows the folder holds then."""
+    with tqdm(total=count, desc=desc, unit=desc.removesuffix("s")) as bar:
+        for number, start in enumerate(range(0, count, SHARD)):
+            seeds = range(start, min(start + SHARD, count))
+            path = folder / f"shard-{number:04d}.json"
+            if _length(path) < len(seeds):
+                _write_shard(path, [make(seed) for seed in seeds], encode)
+            bar.update(len(seeds))
+    return sum(_length(path) for path in folder.glob("shard-*.json"))
+
+
+def _length(path: Path) -> int:
+    """Return how many rows a shard has, 0 for none."""
+    return len(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
+
+
+def _write_shard(path: Path, drawn: Sequence[_Drawn], encode: Encode) -> None:
+    """Write features and then rows; a shorter shard of the same seeds, cut off in between, still fits."""
+    pictures = [frame for frames, _ in drawn for frame in frames]
+    features = torch.cat([encode(pictures[i : i + 25]) for i in range(0, len(pictures), 25)])
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        np.save(file, features.half().numpy())
+    partial.rename(path.with_suffix(".npy"))  # who learns from the one before keeps it open
+    partial.write_text(json.dumps([{**row, "frames": len(frames)} for frames, row in drawn]), encoding="utf-8")
+    partial.rename(path)
 
 
 def _plain(scene: Scene) -> dict[str, Any]:

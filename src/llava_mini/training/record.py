@@ -1,4 +1,4 @@
-"""What lies beside the weights: the recipe as it was run, and for each start the commit, versions and machine."""
+"""What lies beside the weights: recipe and data as they were run with; for each start commit, versions and machine."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,18 @@ import torch
 
 from llava_mini.errors import ConfigError
 from llava_mini.training.stages import Recipe
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What makes data known again."""
+
+    count: int
+    digest: str
+    """Of the descriptions, hexadecimal."""
+
+    def __str__(self) -> str:
+        return f"{self.count:,} of digest {self.digest[:8]}"
 
 
 def claim(recipe: Recipe, out: Path) -> None:
@@ -28,18 +41,34 @@ def claim(recipe: Recipe, out: Path) -> None:
         reason = (error.strerror or "unknown error").lower()
         raise ConfigError(f"--out is {out}, which cannot be made a folder: {reason}") from error
     path, text = out / "recipe.json", json.dumps(asdict(recipe), indent=1)
-    made = [*out.glob("start"), *out.glob("*/checkpoint-*"), *out.glob("*/trained.safetensors")]
-    if made and path.is_file() and path.read_text(encoding="utf-8") != text:
+    if _has_made(out) and path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{path} is of another recipe{_difference(path, text)}; choose another folder with --out")
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:  # what is there already is never at risk
-        partial = path.with_suffix(".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
+    _write(path, text)
 
 
-def write_record(recipe: Recipe, out: Path) -> None:
-    """Write the recipe beside the weights, and a line about what runs it now."""
+def claim_data(data: Mapping[str, Contents], out: Path) -> None:
+    """Write what a run learns from into its folder; a run that has none written, of earlier versions, goes on with it.
+
+    Raises:
+        ConfigError: when what lies there was learned from other data.
+    """
+    path = out / "data.json"
+    if _has_made(out) and path.is_file():
+        before = {kind: Contents(**row) for kind, row in json.loads(path.read_text(encoding="utf-8")).items()}
+        other = next((kind for kind, now in data.items() if before.get(kind, now) != now), None)
+        if other is not None:
+            raise ConfigError(
+                f"the run in {out} began with other {other}, {before[other]}; now there are {data[other]}; "
+                "give it those again, or choose another folder with --out"
+            )
+    _write(path, json.dumps({kind: asdict(found) for kind, found in data.items()}, indent=1))
+
+
+def write_record(recipe: Recipe, data: Mapping[str, Contents], out: Path) -> None:
+    """Write recipe and data beside the weights, and a line about what runs it now."""
     claim(recipe, out)
+    if data:
+        claim_data(data, out)
     packages = ("llava-mini", "torch", "transformers", "peft", "accelerate", "datasets")
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -50,6 +79,19 @@ def write_record(recipe: Recipe, out: Path) -> None:
     }
     with (out / "runs.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(line) + "\n")
+
+
+def _has_made(out: Path) -> bool:
+    """Tell whether something lies there that took work."""
+    return any(path for place in ("start", "*/checkpoint-*", "*/trained.safetensors") for path in out.glob(place))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file unless it says so already: what is there is never at risk."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        partial = path.with_suffix(".part")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(path)
 
 
 def _difference(path: Path, text: str) -> str:

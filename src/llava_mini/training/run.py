@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from peft import LoraConfig, inject_adapter_in_model
@@ -43,8 +44,8 @@ _LORA_PLACES = {"language_model": r"model\.language_model", "pre_fusion": r"mode
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, until: str = "") -> Path:
     """Train the stages that are not done yet, and write the result.
 
-    A stage that was stopped goes on from its last checkpoint. Beside the weights lie `recipe.json`, `runs.jsonl` with
-    commit and versions, and for each stage `loss.jsonl`.
+    A stage that was stopped goes on from its last checkpoint. Beside the weights lie `recipe.json`, `data.json`,
+    `runs.jsonl` with commit and versions, and for each stage `loss.jsonl`.
 
     Args:
         skip_bad: samples that may be bad; they are listed in `skipped.jsonl`.
@@ -62,7 +63,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     override(recipe)  # changes nothing, and says which value is none that could be
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
-        write_record(recipe, out)
+        write_record(recipe, workshop.drawn.contents if workshop.drawn else {}, out)
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
@@ -124,8 +125,9 @@ def _train(
     state = PartialState()
     size, accumulated = _division(stage, state.num_processes)
     _same_precision(recipe)
-    collator = _collator(_share(stage, state.num_processes), workshop, recipe.seed)
-    reader, controls = _reader(stage, workshop, collator, recipe.seed, skipped)
+    seed = _seed_of(recipe, stage)
+    collator = _collator(_share(stage, state.num_processes), workshop, seed)
+    reader, controls = _reader(stage, workshop, collator, seed, skipped)
     steps = stage.steps or _steps(stage, reader)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = TrainingArguments(
@@ -193,6 +195,11 @@ def _train(
         trained.sharded = True
     trained.stopped = stops.asked
     return trained
+
+
+def _seed_of(recipe: Recipe, stage: Stage) -> int:
+    """Return the seed of a stage's order and chance: each has its own, of the recipe's seed and its name."""
+    return int(np.random.SeedSequence([recipe.seed, *stage.name.encode()]).generate_state(1)[0])
 
 
 def _division(stage: Stage, processes: int) -> tuple[int, int]:

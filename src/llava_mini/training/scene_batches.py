@@ -4,6 +4,7 @@ M pictures and videos · F frames · B questions · L text.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llava_mini.data.collator import pack_rows
-from llava_mini.data.mentions import mention_one, mention_things
-from llava_mini.data.names import are_kin
+from llava_mini.data.mentions import draw_absent, mention_one, mention_things
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
 from llava_mini.data.questions import Question, ask_about, ask_name, ask_presence
 from llava_mini.data.relations import ask_relations
@@ -57,11 +57,10 @@ class SceneCollator:
         return item
 
     def __post_init__(self) -> None:
-        counts: dict[str, int] = {}
-        for name in self.class_names:
-            counts[name] = counts.get(name, 0) + 1
+        counts = Counter(self.class_names)
         # 118 classes are dogs: a name with n classes is drawn only n^0.25 times as often as a name with one.
-        self._chances = torch.tensor([counts[name] ** -0.75 for name in self.class_names])
+        self._name_chances = {name: count**0.25 for name, count in counts.items()}
+        self._class_chances = torch.tensor([self._name_chances[name] / counts[name] for name in self.class_names])
 
     def join(self, scenes: Sequence[PreparedScene], number: int = 0) -> dict[str, Any]:
         """Build a batch; chance hangs on seed, number and scenes, so a resumed run draws the same."""
@@ -69,7 +68,7 @@ class SceneCollator:
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         planted = [rng.random() < self.data.imagined and self.classifier is not None for _ in scenes]
         features = torch.cat([scene.features for scene in scenes])  # (M, P, N², d_v)
-        classes = torch.multinomial(self._chances, len(scenes), replacement=True, generator=generator)
+        classes = torch.multinomial(self._class_chances, len(scenes), replacement=True, generator=generator)
         if self.classifier is not None and any(planted):
             photographs = torch.tensor([here and self._is_photograph(rng) for here in planted])
             for rows, imagine in (
@@ -112,7 +111,7 @@ class SceneCollator:
         rows = [
             mention_things(one.known, rng, self.names, most, self.data.pairs)
             if name is None
-            else mention_one(name, rng, self.class_names, most)
+            else mention_one(name, rng, self._absent(one, name, rng, count=min(most, 4) - 2))
             for one, name in zip(scenes, planted, strict=True)
         ]
         return grounding_batch(rows, self.table, self.processor.tokenizer, rng)
@@ -155,9 +154,9 @@ class SceneCollator:
 
     def _questions(self, scene: PreparedScene, planted: str | None, rng: random.Random) -> list[Question]:
         if planted is not None:
-            other = rng.choice([name for name in self.class_names if not are_kin(name, planted)])
-            present = rng.random() < 0.5
-            return [ask_name(planted, rng), ask_presence(planted if present else other, rng, present=present)]
+            absent = self._absent(scene, planted, rng, count=1) if rng.random() < 0.5 else []
+            name = absent[0] if absent else planted
+            return [ask_name(planted, rng), ask_presence(name, rng, present=not absent)]
         asked = scene.questions if scene.scene is None else ask_about(scene.scene, rng, self.names)
         fitting = [question for question in asked if question.kind in self.data.kinds] or asked
         one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
@@ -166,6 +165,10 @@ class SceneCollator:
             return drawn
         rounds = [ask_relations(scene.scene, rng) for _ in range(self.data.relations)]
         return [*drawn, *[question for asked in rounds for question in asked][: self.data.relations]]
+
+    def _absent(self, scene: PreparedScene, planted: str, rng: random.Random, *, count: int) -> list[str]:
+        """Draw class names that are neither planted nor in the scene beneath, as often as they are planted."""
+        return draw_absent(self._name_chances, rng, [planted, *(thing.name for thing in scene.known.objects)], count)
 
     def _tokenize(
         self, turns: Sequence[tuple[str, str]], medium: Literal["image", "video"] | None, frames: int

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Interval, MinLen
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from llava_mini.data.readers import DataFile
@@ -33,6 +34,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Template = Literal["chatml", "llama-3.1", "plain", "vicuna-v1.1"]
 # The tower is frozen in the paper; word embeddings get no gradient in the released program either.
 _NEVER = ("multi_modal_projector.classifier", "embed_tokens", "vision_tower")
+
+
+def _can_be_shuffled(count: int) -> int:
+    if count == 1:
+        raise PydanticCustomError("alone", "Input should be 0 or at least 2: one scene has no other's picture")
+    return count
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,8 @@ class Scenes:
     """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
     kinds: tuple[str, ...] = ()
     """Question kinds that are asked; empty: all."""
-    held_out: Amount = 0
-    """So many of the last scenes are not learned from but measured, with their own pictures and with others'."""
+    held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
+    """So many of the last scenes are not learned from but measured, with their own pictures and with others'; not 1."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Stage:
     """Describe one stage of a recipe."""
 
     name: Name
-    """Folder of the stage's results."""
+    """Folder of the stage's results; with the recipe's seed it gives the stage its own order and chance."""
     objective: Literal["alignment", "grounding", "all_tokens", "answers"]
     """"alignment": patches against words. "grounding": fused names against what the picture says of them.
     "all_tokens": answers from all N² tokens, no compression, no fusion. "answers": answers from the whole model."""

@@ -1,5 +1,7 @@
 """What a recipe works with: the model as training starts, and what its stages learn from."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from llava_mini.model.conditional_generation import LlavaMiniForConditionalGener
 from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import WordTable, embed_words
 from llava_mini.training.grounding import FACT_WORDS
-from llava_mini.training.record import claim
+from llava_mini.training.record import Contents, claim
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes
 from llava_mini.training.starts import start_lookup, start_projector
 
@@ -49,6 +51,16 @@ class Drawn:
     """Made videos, where a stage asks for them."""
     texts: Sequence[tuple[str, str]] = ()
     """Questions without pictures and their answers, likewise."""
+
+    @property
+    def contents(self) -> dict[str, Contents]:
+        """Return what is learned from, by kind: how many there are, and a digest of what is said of them."""
+        found = {"scenes": Contents(len(self.scenes), self.scenes.digest)}
+        if self.videos is not None:
+            found["videos"] = Contents(len(self.videos), self.videos.digest)
+        if self.texts:
+            found["texts"] = Contents(len(self.texts), hashlib.sha256(json.dumps(self.texts).encode()).hexdigest())
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""Prepared scenes: as many as were asked for, made with one thing only, and what is there already stays."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cutout_library import library
+from typer.testing import CliRunner
+
+from llava_mini.cli import app
+from llava_mini.data import prepared
+from llava_mini.data.cutouts import CUTOUT_SOURCES
+from llava_mini.data.prepared import PreparedScenes, prepare_scenes, prepare_videos
+from llava_mini.data.sources import SOURCES
+from llava_mini.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of four, of made cut-outs."""
+    cutouts = library(tmp_path)
+    monkeypatch.setattr(prepared, "SHARD", 4)
+    monkeypatch.setattr(prepared, "_library", lambda sources: cutouts)
+
+
+class Tower:
+    """A tower that tells mean colours, and counts what it sees."""
+
+    def __init__(self, parts: int = 1) -> None:
+        self.parts, self.seen = parts, 0
+
+    def __call__(self, pictures: Any) -> torch.Tensor:
+        self.seen += len(pictures)
+        means = [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures]
+        return torch.tensor(np.array(means))[:, None, None].expand(-1, self.parts, 2, -1)
+
+
+def made(folder: Path, count: int, *, tiles: int = 1, sources: Path = Path()) -> tuple[int, int]:
+    """Prepare scenes; return how many the folder holds, and how many were drawn for it."""
+    tower = Tower(1 if tiles == 1 else tiles**2 + 1)
+    return prepare_scenes(folder, sources, count=count, tiles=tiles, encode=tower), tower.seen
+
+
+def test_more_scenes_are_the_same_as_if_all_had_been_asked_for_at_once(tmp_path: Path) -> None:
+    assert made(tmp_path / "grown", 2) == (2, 2)
+    assert made(tmp_path / "grown", 9) == (9, 9)  # the short shard is drawn again
+    assert made(tmp_path / "grown", 10) == (10, 2)  # whole shards are left alone
+    made(tmp_path / "whole", 10)
+    grown, whole = PreparedScenes(tmp_path / "grown"), PreparedScenes(tmp_path / "whole")
+    assert len(grown) == len(whole) == 10
+    for one, other in zip(grown, whole, strict=True):  # type: ignore[call-overload]
+        assert torch.equal(one.features, other.features)
+        assert one.known.objects == other.known.objects
+    assert {path.suffix for path in (tmp_path / "grown").iterdir()} == {".json", ".npy"}
+
+
+def test_fewer_scenes_than_there_are_take_none_away(tmp_path: Path) -> None:
+    made(tmp_path / "scenes", 10)
+    assert made(tmp_path / "scenes", 3) == (10, 0)
+
+
+def test_videos_are_prepared_with_all_their_frames(tmp_path: Path) -> None:
+    tower = Tower()
+    assert prepare_videos(tmp_path / "videos", tmp_path, count=2, tiles=1, encode=tower) == 2
+    assert prepare_videos(tmp_path / "videos", tmp_path, count=5, tiles=1, encode=tower) == 5
+    videos = PreparedScenes(tmp_path / "videos")
+    assert all(len(videos[index].features) > 1 and videos[index].questions for index in range(5))
+
+
+def test_a_folder_of_something_else_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "scenes"
+    made(folder, 4)
+    with pytest.raises(DataError, match=r"was made with tiles 1, not 2; choose another folder with --out, or delete"):
+        made(folder, 4, tiles=2)
+    with pytest.raises(DataError, match=r"was made with kind scenes, not videos"):
+        prepare_videos(folder, tmp_path, count=4, tiles=1, encode=Tower())
+    source = next(source for source in SOURCES if source.name == CUTOUT_SOURCES[0])
+    (tmp_path / source.folder).mkdir()
+    (tmp_path / source.folder / "fetched-version").write_text("99\n")
+    with pytest.raises(DataError, match=rf"was made with {source.name} {source.version}, not 99"):
+        made(folder, 4, sources=tmp_path)
+    monkeypatch.setattr(prepared, "_DRAWING", 0)
+    with pytest.raises(DataError, match=r"was made with drawing 1, not 0"):
+        made(folder, 4)
+
+
+def test_scenes_that_were_made_before_this_was_written_down_are_taken_by_their_tiles(tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    made(folder, 8, tiles=2)
+    (folder / "prepared.json").unlink()
+    with pytest.raises(DataError, match="was made with tiles 2, not 1"):
+        made(folder, 8)
+    assert made(folder, 8, tiles=2) == (8, 0)
+    assert json.loads((folder / "prepared.json").read_text())["tiles"] == 2
+
+
+def test_a_folder_that_holds_more_than_was_asked_for_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava_mini.cli.data._tower", lambda sources, tiles: Tower())
+    arguments = ["data", "scenes", "--out", str(tmp_path / "scenes"), "--count"]
+    assert CliRunner().invoke(app, [*arguments, "6"]).exit_code == 0
+    ran = CliRunner().invoke(app, [*arguments, "3"])
+    assert "holds 6 scenes, not 3; all are kept and learned from" in ran.stderr
+    assert ran.stdout.strip() == str(tmp_path / "scenes")
