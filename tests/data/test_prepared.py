@@ -23,7 +23,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of four, of made cut-outs."""
     cutouts = library(tmp_path)
     monkeypatch.setattr(prepared, "SHARD", 4)
-    monkeypatch.setattr(prepared, "_library", lambda sources: cutouts)
+    monkeypatch.setattr(prepared, "load_cutouts", lambda *_: cutouts.trained)
 
 
 class Tower:
