@@ -164,6 +164,7 @@ class _Counted:
 
     def __init__(self, config: LlavaMiniConfig, paper: bool) -> None:
         self.config, self.paper = config, paper
+        self._known: dict[tuple[str | int | bool, ...], int] = {}
         with torch.device("meta"):
             self.model: Any = LlavaMiniForConditionalGeneration(config).to(torch.bfloat16).eval()
             self.whole_tower = VisionTower(config.vision, None).to(torch.bfloat16)
@@ -192,8 +193,8 @@ class _Counted:
     def all_tokens(self) -> dict[str, int]:
         tokens = self.question.frames * self.config.parts_per_frame * self.config.patches_per_side**2
         return {
-            "vision": self._count(lambda: self.whole_tower(self.pixels.flatten(0, 2))),
-            "projector": self._count(lambda: self.core._project(self.features)),
+            "vision": self._vision(whole=True),
+            "projector": self._projector(),
             "llm": self._llm(tokens + self.question.text_tokens, every_head=True),
         }
 
@@ -205,7 +206,7 @@ class _Counted:
         rows = torch.cat([join_tiles(projected, self.config.tiles), *whole, tokens, words], dim=1)
         return {
             **self._compressed(),
-            "vision": self._count(lambda: self.whole_tower(self.pixels.flatten(0, 2))),
+            "vision": self._vision(whole=True),
             "pre_fusion": self._count(
                 lambda: self.core.pre_fusion.decoder(inputs_embeds=rows, past_key_values=DynamicCache(), use_cache=True)
             ),
@@ -213,15 +214,13 @@ class _Counted:
         }
 
     def first(self) -> dict[str, int]:
-        tower = self.whole_tower if self.paper else self.core.vision_tower
-
         def fuse() -> None:
             self.core.pre_fusion.fuse(self._words_of_frames(), self._every(), self._encode().states)
 
         compressed = self._compressed()
         return {
             **compressed,
-            "vision": self._count(lambda: tower(self.pixels.flatten(0, 2))),
+            "vision": self._vision(whole=self.paper),
             "pre_fusion": self._count(fuse) - sum(compressed.values()),  # `_encode` compresses and projects as well
             "llm": self._llm(self._seen(), every_head=self.paper),
         }
@@ -251,12 +250,20 @@ class _Counted:
         prefix: VisionPrefix = self.core.encode_features(self.features, torch.tensor([self.question.frames]))
         return prefix
 
+    def _vision(self, *, whole: bool) -> int:
+        tower = self.whole_tower if whole else self.core.vision_tower
+        return self._count(lambda: tower(self.pixels.flatten(0, 2)), "vision", self.question.frames, whole)
+
+    def _projector(self) -> int:
+        return self._count(lambda: self.core._project(self.features), "projector", self.question.frames)
+
     def _compressed(self) -> dict[str, int]:
+        frames = self.question.frames
         projected = self.core._project(self.features)
-        project = self._count(lambda: self.core._project(self.features))
-        both = self._count(lambda: self.core._compress(self.features, projected))
-        tokens = _meta(self.question.frames, self.config.tokens_per_frame, self.config.vision.hidden_size)
-        again = self._count(lambda: self.core._project(tokens)) if self.config.compression_first else 0
+        project = self._projector()
+        both = self._count(lambda: self.core._compress(self.features, projected), "compression", frames)
+        tokens = _meta(frames, self.config.tokens_per_frame, self.config.vision.hidden_size)
+        again = self._count(lambda: self.core._project(tokens), "again", frames) if self.config.compression_first else 0
         return {"projector": project + again, "compression": both - again}
 
     def _seen(self) -> int:
@@ -270,26 +277,33 @@ class _Counted:
         return torch.ones(self.question.frames, self.question.text_tokens, dtype=torch.bool, device="meta")
 
     def _llm(self, rows: int, *, kept: int = 0, every_head: bool) -> int:
-        width = self.config.text.hidden_size
-        cache = DynamicCache()
-        if kept:
-            self.core.language_model(inputs_embeds=_meta(1, kept, width), past_key_values=cache, use_cache=True)
+        text, cache = self.config.text, DynamicCache()
+        for layer in range(text.num_hidden_layers if kept else 0):
+            states = _meta(1, text.num_key_value_heads, kept, text.head_dim)
+            cache.update(states, states, layer)
 
         return self._count(
             lambda: self.model(
-                inputs_embeds=_meta(1, rows, width),
+                inputs_embeds=_meta(1, rows, text.hidden_size),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=0 if every_head else 1,
-            )
+            ),
+            *("llm", rows, kept, every_head),
         )
 
     @torch.no_grad()
-    def _count(self, run: Callable[[], object]) -> int:
+    def _count(self, run: Callable[[], object], *of: str | int | bool) -> int:
+        """Count what runs; what is known `of` an earlier question is not counted again."""
+        if of in self._known:
+            return self._known[of]
         with FlopCounterMode(display=False) as counter:
             run()
         found: Mapping[Any, int] = counter.get_flop_counts().get("Global", {})
-        return sum(flops for operation, flops in found.items() if not self.paper or str(operation).startswith(_LINEAR))
+        flops = sum(n for operation, n in found.items() if not self.paper or str(operation).startswith(_LINEAR))
+        if of:
+            self._known[of] = flops
+        return flops
 
 
 def _bytes(module: torch.nn.Module) -> int:
