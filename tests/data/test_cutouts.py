@@ -177,6 +177,7 @@ def test_mixed_licences_are_for_tests_only() -> None:
         "MIT",
         "Apache-2.0",
         "public domain",
+        "CC0-1.0",
     }
     assert all("/" not in source.folder for source in SOURCES)
 
@@ -234,4 +235,4 @@ def test_a_source_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     for source in SOURCES:
         (tmp_path / source.folder).mkdir()
-    assert len(fetch(tmp_path, "train")) == 4
+    assert len(fetch(tmp_path, "train")) == 5

@@ -1,6 +1,5 @@
 """Prepared scenes: as many as were asked for, made with one thing only, and what is there already stays."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from cutout_library import library
+from PIL import Image
 from typer.testing import CliRunner
 
 from llava_mini.cli import app
 from llava_mini.data import prepared
 from llava_mini.data.cutouts import CUTOUT_SOURCES
+from llava_mini.data.layouts import Ground
 from llava_mini.data.prepared import PreparedScenes, prepare_scenes, prepare_videos
 from llava_mini.data.sources import SOURCES
 from llava_mini.errors import DataError
@@ -24,6 +25,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cutouts = library(tmp_path)
     monkeypatch.setattr(prepared, "SHARD", 4)
     monkeypatch.setattr(prepared, "load_cutouts", lambda *_: cutouts.trained)
+    monkeypatch.setattr(prepared, "load_panoramas", lambda _: [Ground(Image.linear_gradient("L").convert("RGB"), ())])
 
 
 class Tower:
@@ -83,18 +85,16 @@ def test_a_folder_of_something_else_is_refused_with_what_to_do(tmp_path: Path, m
     with pytest.raises(DataError, match=rf"was made with {source.name} {source.version}, not 99"):
         made(folder, 4, sources=tmp_path)
     monkeypatch.setattr(prepared, "_DRAWING", 0)
-    with pytest.raises(DataError, match=r"was made with drawing 1, not 0"):
+    with pytest.raises(DataError, match=r"was made with drawing 2, not 0"):
         made(folder, 4)
 
 
-def test_scenes_that_were_made_before_this_was_written_down_are_taken_by_their_tiles(tmp_path: Path) -> None:
+def test_scenes_of_the_first_way_to_draw_are_known_by_what_they_lack(tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
-    made(folder, 8, tiles=2)
+    made(folder, 8)
     (folder / "prepared.json").unlink()
-    with pytest.raises(DataError, match="was made with tiles 2, not 1"):
+    with pytest.raises(DataError, match="was made with drawing 1, not 2"):
         made(folder, 8)
-    assert made(folder, 8, tiles=2) == (8, 0)
-    assert json.loads((folder / "prepared.json").read_text())["tiles"] == 2
 
 
 def test_a_folder_that_holds_more_than_was_asked_for_is_told_of(

@@ -45,12 +45,12 @@ class Layout(NamedTuple):
 
 
 class Ground(NamedTuple):
-    """Hold a photograph to cut grounds from."""
+    """Hold a photograph or panorama to cut grounds from."""
 
     picture: Image.Image
     """RGB."""
     shows: tuple[str, ...]
-    """What its subject may be called: nothing of it is said to be absent."""
+    """What may be seen in it: nothing of it is said to be absent."""
 
 
 _Composition = tuple[list[Sprite], list[tuple[int, int]]]
@@ -63,7 +63,7 @@ class SceneLibrary:
     trained: Sequence[Cutout]
     unseen: Sequence[Cutout] = ()
     grounds: Sequence[Ground] = ()
-    """On what "unseen" scenes stand."""
+    """Photographs behind the things: of "unseen" scenes always, of others, if there are any, often."""
     _pictures: dict[str, Image.Image] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

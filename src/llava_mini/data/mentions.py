@@ -167,7 +167,7 @@ def _generic(scene: Scene) -> list[Mention]:
 
 def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) -> list[Mention]:
     """Name things, shapes and colours that are not there, many of them like those that are."""
-    shown = {thing.name for thing in scene.objects}
+    shown = {*(thing.name for thing in scene.objects), *scene.behind}
     near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
     alike = [name for name in names if near and category_of(name) in near] or names
     absent: list[str] = []

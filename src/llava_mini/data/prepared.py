@@ -6,7 +6,6 @@ F frames · P parts · N² patches · d_v width.
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from llava_mini.data.cutouts import CUTOUT_SOURCES, load_cutouts
+from llava_mini.data.panoramas import PANORAMA_SOURCE, load_panoramas
 from llava_mini.data.questions import Question
 from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
 from llava_mini.data.sources import SOURCES, version_of
@@ -28,7 +28,7 @@ from llava_mini.data.videos import draw_video
 from llava_mini.errors import DataError
 
 SHARD = 500
-_DRAWING = 1
+_DRAWING = 2
 """Counts up when a seed comes to give another scene or video: what was drawn before is not mixed with it."""
 Encode = Callable[[Sequence[Any]], Tensor]
 """RGB pictures → features `(n, P, N², d_v)`."""
@@ -74,7 +74,7 @@ def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encod
     Raises:
         DataError: when the folder holds scenes of other tiles, other sources or an earlier way to draw.
     """
-    library = SceneLibrary(load_cutouts(sources, "train"))
+    library = _library(sources)
 
     def make(seed: int) -> _Drawn:
         image, scene = draw_scene(seed, library, "train")
@@ -86,7 +86,7 @@ def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encod
 
 def prepare_videos(folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode) -> int:
     """Draw and encode made videos, as `prepare_scenes` does scenes."""
-    library = SceneLibrary(load_cutouts(sources, "train"))
+    library = _library(sources)
 
     def make(seed: int) -> _Drawn:
         video = draw_video(seed, library)
@@ -137,27 +137,29 @@ _Drawn = tuple[list[Image.Image], dict[str, Any]]
 """The frames of a scene or video, and its row."""
 
 
+def _library(sources: Path) -> SceneLibrary:
+    return SceneLibrary(load_cutouts(sources, "train"), grounds=load_panoramas(sources))
+
+
 def _versions(sources: Path) -> dict[str, str]:
-    return {source.name: version_of(source, sources) for source in SOURCES if source.name in CUTOUT_SOURCES}
+    drawn = (*CUTOUT_SOURCES, PANORAMA_SOURCE)
+    return {source.name: version_of(source, sources) for source in SOURCES if source.name in drawn}
 
 
 def _claim(folder: Path, made: dict[str, int | str]) -> None:
     """Write beside the shards what they are made with; refuse a folder whose shards were made with something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, shards = folder / "prepared.json", sorted(folder.glob("shard-*.npy"))
-    if shards and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    elif shards:  # drawn before this was written down: their shape alone tells the tiles, 1 or S² + 1 parts
-        before = {**made, "tiles": math.isqrt(np.load(shards[0], mmap_mode="r").shape[1])}
-    else:
-        before = made
+    path, begun = folder / "prepared.json", any(folder.glob("shard-*.npy"))
+    before = made
+    if begun:  # the first way to draw was not written down
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {**made, "drawing": 1}
     other = next((key for key, now in made.items() if before.get(key) != now), None)
     if other is not None:
         raise DataError(
             f"{folder} was made with {other} {before.get(other)}, not {made[other]}; "
             "choose another folder with --out, or delete it"
         )
-    if not (shards and path.is_file()):
+    if not begun:
         path.with_suffix(".tmp").write_text(json.dumps(made, indent=1), encoding="utf-8")
         path.with_suffix(".tmp").rename(path)
 
@@ -197,7 +199,13 @@ def _plain(scene: Scene) -> dict[str, Any]:
 
 def _scene(row: dict[str, Any]) -> Scene:
     objects = tuple(SceneObject(**{**thing, "box": tuple(thing["box"])}) for thing in row["objects"])
-    return Scene(objects, row["background"], np.array(row["cell_objects"], dtype=np.int8), row["kind"])
+    return Scene(
+        objects,
+        row["background"],
+        np.array(row["cell_objects"], dtype=np.int8),
+        row["kind"],
+        tuple(row.get("behind", ())),
+    )
 
 
 def _question(row: dict[str, Any]) -> Question:

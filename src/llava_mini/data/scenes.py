@@ -1,6 +1,7 @@
 """Draw labelled scenes: cut-outs and shapes on many kinds of ground, each a pure function of its seed."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from llava_mini.data.backgrounds import cut_corner, draw_background
-from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, draw_layout
+from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, Sprite, draw_layout
+from llava_mini.data.panoramas import look_around
 from llava_mini.data.shapes import SHAPES
 
 __all__ = ["CELLS", "SHAPES", "SIDE", "DrawnScene", "Scene", "SceneLibrary", "SceneObject", "draw_scene"]
 
+_PHOTOGRAPHED = 0.5
+"""How often training scenes stand on a view of a panorama."""
 CELLS = 9
 """Cells along a side: 260 pixels at a stride of 32, as the embedded tower sees them."""
 
@@ -70,8 +74,9 @@ def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> DrawnScen
     Args:
         seed: the only source of chance.
         library: the cut-outs.
-        split: "train" and "new" draw from trained cut-outs (use other seeds for "new"); "unseen" draws from
-            held-out cut-outs (and shapes) on corners of the library's photographs.
+        split: "train" and "new" draw from trained cut-outs, often on views of the library's panoramas if it has any
+            (use other seeds for "new"); "unseen" draws from held-out cut-outs (and shapes) on corners of its
+            photographs.
     """
     rng = random.Random(f"{split}/{seed}" if split == "unseen" else str(seed))
     layout = draw_layout(rng, library, split)
@@ -79,9 +84,20 @@ def draw_scene(seed: int, library: SceneLibrary, split: SceneSplit) -> DrawnScen
         photograph = rng.choice(library.grounds)
         drawn = compose(cut_corner(rng, photograph.picture, SIDE), None, layout)
         return drawn._replace(scene=replace(drawn.scene, behind=photograph.shows))
-    avoid = [sprite.colour for sprite in layout.sprites if sprite.colour is not None]
-    ground, word = draw_background(rng, SIDE, avoid, calm=layout.kind in ("shapes", "count"))
-    return compose(ground, word, layout)
+    ground, word, behind = draw_ground(rng, library, layout.sprites, calm=layout.kind in ("shapes", "count"))
+    drawn = compose(ground, word, layout)
+    return drawn._replace(scene=replace(drawn.scene, behind=behind))
+
+
+def draw_ground(
+    rng: random.Random, library: SceneLibrary, sprites: Sequence[Sprite], *, calm: bool
+) -> tuple[Image.Image, str | None, tuple[str, ...]]:
+    """Draw a ground, or take a view of a panorama; return it, its colour word if it is plain, and what it may show."""
+    if library.grounds and rng.random() < _PHOTOGRAPHED:
+        panorama = rng.choice(library.grounds)
+        return look_around(rng, panorama.picture, SIDE), None, panorama.shows
+    avoid = [sprite.colour for sprite in sprites if sprite.colour is not None]
+    return *draw_background(rng, SIDE, avoid, calm=calm), ()
 
 
 def compose(ground: Image.Image, word: str | None, layout: Layout) -> DrawnScene:

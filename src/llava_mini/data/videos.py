@@ -11,7 +11,6 @@ from typing import Literal
 from PIL import Image
 
 from llava_mini.data.answers import NUMBERS, Question, pose, spellings, verb, words_for
-from llava_mini.data.backgrounds import draw_background
 from llava_mini.data.colours import COLOURS, draw_colour, shade
 from llava_mini.data.layouts import (
     SIDE,
@@ -24,7 +23,7 @@ from llava_mini.data.layouts import (
     shape_sprite,
 )
 from llava_mini.data.names import are_kin, is_countable, plural, with_article
-from llava_mini.data.scenes import compose
+from llava_mini.data.scenes import compose, draw_ground
 
 VideoKind = Literal["sequence", "motion", "change", "number"]
 _KINDS: tuple[VideoKind, ...] = ("sequence", "motion", "change", "number")
@@ -84,8 +83,9 @@ class _Stage:
 
     def film(self, frames: Sequence[_Frame]) -> list[Image.Image]:
         """Lay every frame on one ground, each thing a little off its place."""
-        avoid = [sprite.colour for frame in frames for sprite, _ in frame if sprite.colour is not None]
-        ground, word = draw_background(self.rng, SIDE, avoid, calm=self.rng.random() < 0.5)
+        shown = [sprite for frame in frames for sprite, _ in frame]
+        calm = self.rng.random() < 0.5
+        ground, word, _ = draw_ground(self.rng, self.library, shown, calm=calm)
         return [self._picture(ground, word, frame) for frame in frames]
 
     def _picture(self, ground: Image.Image, word: str | None, frame: _Frame) -> Image.Image:

@@ -168,7 +168,12 @@ class SceneCollator:
 
     def _absent(self, scene: PreparedScene, planted: str, rng: random.Random, *, count: int) -> list[str]:
         """Draw class names that are neither planted nor in the scene beneath, as often as they are planted."""
-        return draw_absent(self._name_chances, rng, [planted, *(thing.name for thing in scene.known.objects)], count)
+        return draw_absent(
+            self._name_chances,
+            rng,
+            [planted, *(thing.name for thing in scene.known.objects), *scene.known.behind],
+            count,
+        )
 
     def _tokenize(
         self, turns: Sequence[tuple[str, str]], medium: Literal["image", "video"] | None, frames: int
