@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import pytest
 from PIL import Image, ImageDraw
 
+from llava_mini.data import cutouts
 from llava_mini.data.clipart import clipart_name
 from llava_mini.data.colours import COLOURS, clashes, colour_word, draw_colour, shade
-from llava_mini.data.cutouts import Cutout, load_cutouts
+from llava_mini.data.cutouts import Cutout, load_cutouts, load_glyphs
+from llava_mini.data.layouts import SceneLibrary
 from llava_mini.data.names import are_kin, category_of, is_plural, names, plain_name, plural, with_article
 from llava_mini.data.sources import SOURCES, Source, fetch, fetch_source, version_of
 from llava_mini.errors import DataError
@@ -91,6 +95,32 @@ def test_an_emoji_with_a_trained_twin_is_not_called_unseen(tmp_path: Path) -> No
     trained, unseen = load_cutouts(tmp_path, "train"), load_cutouts(tmp_path, "unseen")
     assert 0 < sum(one.source == "emoji" for one in trained) < len(labels)  # some are held out
     assert not [one for one in unseen if one.source == "emoji"]  # and are twins of those
+
+
+def test_glyphs_are_emoji_of_which_no_twin_is_held_out(tmp_path: Path) -> None:
+    signs = [("anchor", "2693", "⚓"), ("umbrella", "2602-FE0F", "☂️"), ("snake", "1F40D", " ")]
+    signs += [("dog", f"26{number:02}", "♦") for number in range(40)]
+    labels = tmp_path / "emojibase-data/package/en/data.json"
+    labels.parent.mkdir(parents=True)
+    entries = [{"label": label, "hexcode": code, "emoji": glyph} for label, code, glyph in signs]
+    labels.write_text(json.dumps(entries), encoding="utf-8")
+    for _, code, _ in signs:
+        save_disc(tmp_path / f"lobehub-fluent-emoji-3d/package/assets/{code.lower()}.webp", (10, 10, 200))
+    (tmp_path / "openclipart-png/usr/share/openclipart/png").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"NotoColorEmoji\.ttf is missing; fetch it with .* --use train"):
+        load_glyphs(tmp_path)
+    font = tmp_path / cutouts._FONT
+    font.parent.mkdir(parents=True)
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), font)
+    found = load_glyphs(tmp_path)
+    trained = [one for one in load_cutouts(tmp_path, "train") if one.name == "dog"]
+    assert len(trained) < 40
+    assert sum(one.name == "dog" for one in found) == len(trained)
+    assert {one.name for one in found} == {"anchor", "umbrella", "dog"}  # the font draws nothing for the snake
+    anchor = next(one for one in found if one.name == "anchor")
+    assert anchor.image.mode == "RGBA"
+    assert 40 < anchor.image.width < 110
+    assert SceneLibrary(found).picture(anchor).tobytes() != SceneLibrary(found).picture(found[-1]).tobytes()
 
 
 def test_a_cutout_is_cropped_to_the_thing_and_knows_its_colour(sources: Path) -> None:
@@ -178,6 +208,7 @@ def test_mixed_licences_are_for_tests_only() -> None:
         "Apache-2.0",
         "public domain",
         "CC0-1.0",
+        "Apache-2.0; the font OFL-1.1",
     }
     assert all("/" not in source.folder for source in SOURCES)
 
@@ -235,4 +266,4 @@ def test_a_source_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     for source in SOURCES:
         (tmp_path / source.folder).mkdir()
-    assert len(fetch(tmp_path, "train")) == 5
+    assert len(fetch(tmp_path, "train")) == 6

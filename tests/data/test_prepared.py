@@ -25,6 +25,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cutouts = library(tmp_path)
     monkeypatch.setattr(prepared, "SHARD", 4)
     monkeypatch.setattr(prepared, "load_cutouts", lambda *_: cutouts.trained)
+    monkeypatch.setattr(prepared, "load_glyphs", lambda _: [])
     monkeypatch.setattr(prepared, "load_panoramas", lambda _: [Ground(Image.linear_gradient("L").convert("RGB"), ())])
 
 

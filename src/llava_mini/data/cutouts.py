@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from llava_mini.data.clipart import named_clipart
 from llava_mini.data.colours import colour_word
@@ -22,6 +22,11 @@ Split = Literal["train", "unseen"]
 
 CUTOUT_SOURCES = ("emojibase-data", "@lobehub/fluent-emoji-3d", "openclipart-png")
 """Names of the packages that cut-outs come from."""
+GLYPH_SOURCE = "fonts-noto-color-emoji"
+"""Name of the package with the emoji of a second artist, which are for training alone."""
+_FONT = f"{GLYPH_SOURCE}/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+_FONT_SIZE, _WIDEST = 109, 150
+"""The one size of its pictures; what is wider is several of them side by side."""
 _EMOJI_LABELS = "emojibase-data/package/en/data.json"
 _EMOJI_PICTURES = "lobehub-fluent-emoji-3d/package/assets"
 _CLIPART = "openclipart-png/usr/share/openclipart/png"
@@ -36,9 +41,11 @@ class Cutout:
     name: str
     """Common name."""
     path: Path
-    """File with an alpha channel."""
+    """File with an alpha channel, or a font."""
     source: str
-    """"emoji" or "clipart"."""
+    """"emoji", "clipart" or "glyph"."""
+    glyph: str = ""
+    """Of a font, the character."""
 
     @property
     def category(self) -> str:
@@ -48,8 +55,11 @@ class Cutout:
     @property
     def image(self) -> Image.Image:
         """Read the picture as RGBA, cut to what is not transparent."""
-        with Image.open(self.path) as opened:
-            picture = opened.convert("RGBA")
+        if self.glyph:
+            picture = _draw_glyph(self.path, self.glyph)
+        else:
+            with Image.open(self.path) as opened:
+                picture = opened.convert("RGBA")
         return picture.crop(picture.getchannel("A").getbbox())
 
     @cached_property
@@ -87,6 +97,43 @@ def load_cutouts(sources_folder: Path, split: Split) -> list[Cutout]:
     return [cutout for cutout in kept if cutout.source != "emoji" or cutout.name not in twins]
 
 
+def load_glyphs(sources_folder: Path) -> list[Cutout]:
+    """List the emoji of a second artist, to train on; none of which the first artist's is held out.
+
+    Raises:
+        DataError: when a source is missing.
+    """
+    font = sources_folder / _FONT
+    if not font.is_file():
+        raise DataError(f"{font} is missing; fetch it with 'llava-mini data fetch --use train'")
+    emoji = list(_emoji(sources_folder))
+    held_out = _held_out([*emoji, *_clipart(sources_folder)])
+    kept = {_code(cutout.path.stem) for cutout in emoji if cutout.path in held_out}
+    found = [
+        Cutout(name, font, "glyph", entry["emoji"])
+        for name, entry in _labels(sources_folder)
+        if _code(entry["hexcode"].lower()) not in kept
+    ]
+    return [one for one in found if _is_one_glyph(_draw_glyph(font, one.glyph))]
+
+
+def _is_one_glyph(picture: Image.Image) -> bool:
+    box = picture.getchannel("A").getbbox()
+    return box is not None and box[2] - box[0] <= _WIDEST
+
+
+def _code(stem: str) -> str:
+    """Return an emoji's code without the marks that ask for its coloured form."""
+    return stem.replace("-fe0f", "")
+
+
+def _draw_glyph(font: Path, glyph: str) -> Image.Image:
+    picture = Image.new("RGBA", (4 * _FONT_SIZE, 2 * _FONT_SIZE))
+    drawn = ImageFont.truetype(str(font), _FONT_SIZE)
+    ImageDraw.Draw(picture).text((8, 8), glyph, fill="black", font=drawn, embedded_color=True)
+    return picture
+
+
 def _held_out(cutouts: list[Cutout]) -> set[Path]:
     """Choose about 15 % by a hash of name and file name; a name always keeps something to train on."""
     by_name: dict[str, list[Cutout]] = {}
@@ -110,19 +157,25 @@ def _hash(cutout: Cutout) -> float:
 
 def _emoji(folder: Path) -> Iterator[Cutout]:
     """Yield the emoji whose label is a plain thing."""
-    labels, pictures = folder / _EMOJI_LABELS, folder / _EMOJI_PICTURES
-    if not labels.is_file() or not pictures.is_dir():
-        raise DataError(f"no emoji under {folder}; fetch the sources with 'llava-mini data fetch --use train'")
-    for entry in json.loads(labels.read_text(encoding="utf-8")):
-        name = plain_name(entry["label"])
+    pictures = folder / _EMOJI_PICTURES
+    for name, entry in _labels(folder):
         code = entry["hexcode"].lower()
-        if name is None:
-            continue
         for stem in (code, code.removesuffix("-fe0f"), f"{code}-fe0f"):
             path = pictures / f"{stem}.webp"
             if path.is_file():
                 yield Cutout(name, path, "emoji")
                 break
+
+
+def _labels(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the names of emoji that are plain things, and what is known of each."""
+    labels = folder / _EMOJI_LABELS
+    if not labels.is_file() or not (folder / _EMOJI_PICTURES).is_dir():
+        raise DataError(f"no emoji under {folder}; fetch the sources with 'llava-mini data fetch --use train'")
+    for entry in json.loads(labels.read_text(encoding="utf-8")):
+        name = plain_name(entry["label"])
+        if name is not None:
+            yield name, entry
 
 
 def _clipart(folder: Path) -> Iterator[Cutout]:

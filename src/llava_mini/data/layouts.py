@@ -86,7 +86,7 @@ class SceneLibrary:
 
     def picture(self, cutout: Cutout) -> Image.Image:
         """Give the cut-out with its longest side at most 240 pixels; it is read once."""
-        key = str(cutout.path)
+        key = f"{cutout.path}{cutout.glyph}"
         if key not in self._pictures:
             picture = cutout.image
             picture.thumbnail((_LARGEST_STORED, _LARGEST_STORED), Image.Resampling.BOX)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from llava_mini.data.cutouts import CUTOUT_SOURCES, load_cutouts
+from llava_mini.data.cutouts import CUTOUT_SOURCES, GLYPH_SOURCE, load_cutouts, load_glyphs
 from llava_mini.data.panoramas import PANORAMA_SOURCE, load_panoramas
 from llava_mini.data.questions import Question
 from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
@@ -138,11 +138,11 @@ _Drawn = tuple[list[Image.Image], dict[str, Any]]
 
 
 def _library(sources: Path) -> SceneLibrary:
-    return SceneLibrary(load_cutouts(sources, "train"), grounds=load_panoramas(sources))
+    return SceneLibrary([*load_cutouts(sources, "train"), *load_glyphs(sources)], grounds=load_panoramas(sources))
 
 
 def _versions(sources: Path) -> dict[str, str]:
-    drawn = (*CUTOUT_SOURCES, PANORAMA_SOURCE)
+    drawn = (*CUTOUT_SOURCES, GLYPH_SOURCE, PANORAMA_SOURCE)
     return {source.name: version_of(source, sources) for source in SOURCES if source.name in drawn}
 
 

@@ -45,6 +45,7 @@ SOURCES = (
     Source("openclipart-png", "apt", "1:0.18+dfsg-19", "public domain", "train"),
     Source("@tensorflow-models/mobilenet", "npm", "2.1.1", "Apache-2.0", "train"),
     Source("@pmndrs/assets", "npm", "1.7.0", "CC0-1.0", "train"),
+    Source("fonts-noto-color-emoji", "apt", "2.042-0+deb12u1", "Apache-2.0; the font OFL-1.1", "train"),
     Source("tuxpaint-stamps-default", "apt", "2022.06.04-1", "GPL-2 and others", "test"),
     Source("gcompris-qt-data", "apt", "3.1-2", "AGPL-3, CC-BY-SA and others", "test"),
     Source("foolbox", "pip", "3.3.4", "MIT; its pictures are ImageNet's", "test"),
