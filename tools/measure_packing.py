@@ -19,9 +19,9 @@ import torch
 from llava_mini.checkpoints.embedded import assemble
 from llava_mini.data.collator import ExampleCollator
 from llava_mini.data.examples import Example
+from llava_mini.training.lora import add_lora
 from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import lora
-from llava_mini.training.run import add_lora
 from llava_mini.training.stages import learn_only
 
 BATCH, WARM_UP = 16, 1

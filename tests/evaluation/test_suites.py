@@ -123,6 +123,14 @@ def test_options_that_would_change_nothing_are_refused(
     assert told in capsys.readouterr().err
 
 
+def test_answers_that_cannot_be_kept_are_told_of_before_anything_is_asked(
+    sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = sources / "not there" / "answers.jsonl"
+    assert evaluate(monkeypatch, "scenes", "--answers", nowhere) == 1
+    assert f"{nowhere} cannot be written (no such file or directory)" in capsys.readouterr().err
+
+
 def test_an_unknown_evaluation_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="'photos'.*photographs"):
         find_suite("photos")

@@ -21,12 +21,13 @@ from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
-from llava_mini.training import run
 from llava_mini.training.alignment import WordTable
 from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding
 from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
+from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
+from llava_mini.training.stage_setup import build_collator, build_objective, share
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
 
@@ -62,7 +63,7 @@ def made_scenes(folder: Path, parts: int = 1) -> PreparedScenes:
 
 def test_a_run_goes_on_with_the_data_it_began_with_only(tmp_path: Path) -> None:
     recipe = recipe_of(_ALIGN, _GROUND)
-    run.run(recipe, workshop(tmp_path), tmp_path / "run", until="align")
+    run(recipe, workshop(tmp_path), tmp_path / "run", until="align")
     record = tmp_path / "run/data.json"
     assert json.loads(record.read_text())["scenes"]["count"] == 8
     path = tmp_path / "scenes/shard-0000.json"
@@ -76,9 +77,9 @@ def test_a_run_goes_on_with_the_data_it_began_with_only(tmp_path: Path) -> None:
     ):
         path.write_text(changed)
         with pytest.raises(ConfigError, match=words):
-            run.run(recipe, workshop(tmp_path), tmp_path / "run")
+            run(recipe, workshop(tmp_path), tmp_path / "run")
     record.unlink()  # as of a run of before this was written down
-    run.run(recipe, workshop(tmp_path), tmp_path / "run")
+    run(recipe, workshop(tmp_path), tmp_path / "run")
     assert record.is_file()
 
 
@@ -115,7 +116,7 @@ def workshop(tmp_path: Path) -> Workshop:
 def test_a_stage_moves_the_parts_it_names_and_no_other(tmp_path: Path, stage: Stage) -> None:
     shop = workshop(tmp_path)
     before = {name: value.clone() for name, value in shop.model.state_dict().items()}
-    run.run(recipe_of(stage, lookup=False), shop, tmp_path / "run")
+    run(recipe_of(stage, lookup=False), shop, tmp_path / "run")
     moved = {
         part_of(name)
         for name, value in shop.model.named_parameters()
@@ -130,7 +131,7 @@ def test_the_tower_the_embeddings_and_the_classifier_never_move(tmp_path: Path) 
     shop = workshop(tmp_path)
     frozen = ("vision_tower", "embed_tokens", "lm_head", "classifier")
     before = {name: v.clone() for name, v in shop.model.state_dict().items() if any(part in name for part in frozen)}
-    run.run(recipe_of(_ALIGN, _STAGE2), shop, tmp_path / "run")
+    run(recipe_of(_ALIGN, _STAGE2), shop, tmp_path / "run")
     after = shop.model.state_dict()
     assert before
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -138,7 +139,7 @@ def test_the_tower_the_embeddings_and_the_classifier_never_move(tmp_path: Path) 
 
 def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    made = run.run(recipe_of(_STAGE2), shop, tmp_path / "run")
+    made = run(recipe_of(_STAGE2), shop, tmp_path / "run")
     fresh = workshop(tmp_path).model
     load_adapter(fresh, load_file(tmp_path / "run" / "adapter.safetensors"))
     ids = torch.tensor([[10, 11, 12, 13]])
@@ -149,7 +150,7 @@ def test_the_adapter_turns_a_fresh_model_into_the_trained_one(tmp_path: Path) ->
 
 
 def test_every_loss_is_logged_and_the_recipe_lies_beside_the_weights(tmp_path: Path) -> None:
-    run.run(recipe_of(_GROUND), workshop(tmp_path), tmp_path / "run")
+    run(recipe_of(_GROUND), workshop(tmp_path), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "ground" / "loss.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert all(math.isfinite(line["loss"]) for line in lines)
@@ -173,7 +174,7 @@ def test_stage_1_trains_the_projector_alone() -> None:
 def test_the_questions_of_a_scene_are_drawn_anew_each_time_that_it_comes(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None
-    collator = run._collator(replace(_STAGE2, data=Scenes(1)), shop, 0)
+    collator = build_collator(replace(_STAGE2, data=Scenes(1)), shop, 0)
     scene = shop.drawn.scenes[0]
     drawn = [collator.join([scene], number)["input_ids"].tolist() for number in (0, 1, 2, 0)]  # type: ignore[list-item]
     assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
@@ -195,13 +196,13 @@ def test_stages_of_one_run_see_other_scenes_and_imagine_other_classes(
 
     monkeypatch.setattr(SceneCollator, "join", watched)
     one = replace(_ALIGN, name="one", data=Scenes(4, imagined=1.0), steps=4)
-    run.run(recipe_of(one, replace(one, name="other")), workshop(tmp_path), tmp_path / "both")
+    run(recipe_of(one, replace(one, name="other")), workshop(tmp_path), tmp_path / "both")
     assert seen["one"] != seen["other"]
     assert imagined["one"] != imagined["other"]
     first = seen["one"], imagined["one"]
     seen.clear()
     imagined.clear()
-    run.run(recipe_of(one), workshop(tmp_path), tmp_path / "alone")
+    run(recipe_of(one), workshop(tmp_path), tmp_path / "alone")
     assert (seen["one"], imagined["one"]) == first
 
 
@@ -213,7 +214,7 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     two = Scene((left, right), None, np.full((9, 9), -1, dtype=np.int8), "mixed")
     scene = replace(shop.drawn.scenes[0], scene=two)
     relations = {"left_right", "above_below", "bigger", "where"}
-    collator = run._collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, relations=3)), shop, 0)
+    collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, relations=3)), shop, 0)
     assert isinstance(collator, SceneCollator)
     for seed in range(8):
         asked = collator._questions(scene, None, random.Random(seed))
@@ -231,7 +232,7 @@ def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_abse
     assert shop.drawn is not None
     names = ["dog"] * 118 + ["cat", "tabby"] + [f"thing {number}" for number in range(20)]
     shop = replace(shop, drawn=replace(shop.drawn, class_names=names))
-    collator = run._collator(replace(_GROUND, data=Scenes(2, imagined=1.0)), shop, 0)
+    collator = build_collator(replace(_GROUND, data=Scenes(2, imagined=1.0)), shop, 0)
     assert isinstance(collator, SceneCollator)
     scene = shop.drawn.scenes[0]  # shows a cat
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
@@ -254,11 +255,11 @@ def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_abse
 
 def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:
     stage = replace(_STAGE2, data=Scenes(4, videos=2, texts=4))
-    share = run._share(stage, 2).data
-    assert isinstance(share, Scenes)
-    assert (share.videos, share.texts) == (1, 2)
+    part = share(stage, 2).data
+    assert isinstance(part, Scenes)
+    assert (part.videos, part.texts) == (1, 2)
     with pytest.raises(ConfigError, match="'two': 2 videos a step cannot be shared by 4 devices"):
-        run._share(stage, 4)
+        share(stage, 4)
 
 
 def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused(tmp_path: Path) -> None:
@@ -267,18 +268,21 @@ def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused
         (replace(_ALIGN, checkpoint_activations=True), "'align' runs no transformer"),
     ):
         with pytest.raises(ConfigError, match=words):
-            run.run(recipe_of(stage), workshop(tmp_path), tmp_path / "run")
-    run.run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
+            run(recipe_of(stage), workshop(tmp_path), tmp_path / "run")
+    run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
 
 
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:
     still = replace(_STAGE2, learning_rates={"lora": 1e-2, "helper": 0.0})
-    run.run(recipe_of(_GROUND, still), workshop(tmp_path), tmp_path / "run")
+    run(recipe_of(_GROUND, still), workshop(tmp_path), tmp_path / "run")
     first, second = (load_file(tmp_path / "run" / name / "trained.safetensors") for name in ("ground", "two"))
     read = [name for name in first if name.startswith("helper.")]
     assert "helper.scale" in read
     assert all(torch.equal(first[name], second[name]) for name in read)
     assert not any("helper" in name for name in load_file(tmp_path / "run/adapter.safetensors"))
+    run(recipe_of(_GROUND, _ALIGN, still), workshop(tmp_path), tmp_path / "between")
+    again = load_file(tmp_path / "between/two/trained.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in read)
 
 
 def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp_path: Path) -> None:
@@ -286,7 +290,7 @@ def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp
     assert shop.drawn is not None
     torch.manual_seed(0)
     reader = MentionReader(shop.drawn.table)
-    batch = run._collator(_STAGE2, shop, 0).join([shop.drawn.scenes[0], shop.drawn.scenes[1]])  # type: ignore[list-item]
+    batch = build_collator(_STAGE2, shop, 0).join([shop.drawn.scenes[0], shop.drawn.scenes[1]])  # type: ignore[list-item]
     losses = [
         float(Answers(shop.model, through="answers", reader=reader, grounding_weight=weight)(**batch)["loss"].detach())
         for weight in (0.0, 0.5)
@@ -300,7 +304,7 @@ def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp
 
 def test_grounding_beside_answers_needs_words_that_are_fused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'one' fuses no words; set its grounding_weight to 0"):
-        run.run(recipe_of(replace(_STAGE1, grounding_weight=0.1)), workshop(tmp_path), tmp_path / "run")
+        run(recipe_of(replace(_STAGE1, grounding_weight=0.1)), workshop(tmp_path), tmp_path / "run")
 
 
 def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
@@ -323,11 +327,11 @@ def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> N
 
 def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    run.run(recipe_of(_STAGE2), shop, tmp_path / "one")
+    run(recipe_of(_STAGE2), shop, tmp_path / "one")
     learned = load_file(tmp_path / "one" / "two" / "trained.safetensors")
     still = replace(_STAGE2, name="again", learning_rates={"lora": 0.0})
     both = workshop(tmp_path)
-    run.run(recipe_of(_STAGE2, still), both, tmp_path / "both")
+    run(recipe_of(_STAGE2, still), both, tmp_path / "both")
     after = load_file(tmp_path / "both" / "again" / "trained.safetensors")
     names = [name for name in learned if "lora_B" in name]
     assert names
@@ -337,7 +341,7 @@ def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) ->
 
 def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lora_rank is 3, but an earlier stage has 2"):
-        run.run(
+        run(
             recipe_of(_STAGE2, replace(_STAGE2, name="again", lora_rank=3)),
             workshop(tmp_path),
             tmp_path / "run",
@@ -349,12 +353,12 @@ def test_pictures_and_videos_are_learned_from_in_one_step(tmp_path: Path) -> Non
     assert [len(videos[i].features) for i in range(4)] == [2, 3, 2, 3]
     shop, scenes = with_videos(tmp_path, videos)
     stage = replace(_STAGE2, data=Scenes(2, videos=2))
-    batch = run._collator(stage, shop, 0).join([scenes[0], scenes[1]])
+    batch = build_collator(stage, shop, 0).join([scenes[0], scenes[1]])
     assert batch["vision_features"].shape == (int(batch["frames"].sum()), 1, 16, 48)
     assert batch["frames"].tolist()[:2] == [1, 1]
     is_image = batch["input_ids"] == shop.model.config.image_token_id
     assert is_image.sum(dim=1).tolist() == batch["frames"][batch["picture"]].tolist()
-    run.run(
+    run(
         recipe_of(
             stage,
         ),
@@ -368,8 +372,8 @@ def test_pictures_and_videos_are_learned_from_in_one_step(tmp_path: Path) -> Non
 def test_a_video_in_a_batch_learns_as_it_does_alone(tmp_path: Path) -> None:
     videos = made_videos(tmp_path / "videos")
     shop, scenes = with_videos(tmp_path, videos)
-    objective = run._objective(_STAGE2, shop).eval()
-    batch = run._collator(replace(_STAGE2, data=Scenes(1, videos=3)), shop, 0).join([scenes[0]])
+    objective = build_objective(_STAGE2, shop).eval()
+    batch = build_collator(replace(_STAGE2, data=Scenes(1, videos=3)), shop, 0).join([scenes[0]])
     starts = batch["frames"].cumsum(dim=0) - batch["frames"]
     losses = []
     for row, picture in enumerate(batch["picture"].tolist()):
@@ -397,7 +401,7 @@ def test_pictures_in_tiles_are_learned_from(tmp_path: Path, objective: Any) -> N
     rates = {"projector": 1e-3} if objective == "all_tokens" else {"pre_fusion": 1e-3, "helper": 1e-3}
     stage = Stage("hd", objective, rates, Scenes(2), 2, grounding_weight=float(objective == "answers"))
     align = Stage("align", "alignment", {"projector": 1e-2}, Scenes(2), 1)
-    run.run(recipe_of(align, stage), shop, tmp_path / "run")
+    run(recipe_of(align, stage), shop, tmp_path / "run")
     assert (tmp_path / "run/adapter.safetensors").is_file()
     with pytest.raises(ConfigError, match="imagines classes, but pictures are in tiles"):
-        run.run(recipe_of(replace(stage, name="other", data=Scenes(2, imagined=0.5))), shop, tmp_path / "other")
+        run(recipe_of(replace(stage, name="other", data=Scenes(2, imagined=0.5))), shop, tmp_path / "other")

@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from llava_mini.data.collator import Skipped
 from llava_mini.training.objectives import Answers
-from llava_mini.training.run import _collator, _reader
 from llava_mini.training.sharding import save_sharded, shard
+from llava_mini.training.stage_setup import build_collator, build_reader
 from llava_mini.training.stages import learn_only
 
 
@@ -32,8 +32,8 @@ def one_step(folder: Path, *, sharded: bool) -> tuple[float, dict[str, torch.Ten
         shard(objective, init_device_mesh("cpu", (2,)))
         assert all(isinstance(parameter, DTensor) for parameter in objective.parameters())
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-3)
-    collator = _collator(stage, shop, 0)
-    reader, _ = _reader(stage, shop, collator, 0, Skipped(folder / "skipped.jsonl", 0))
+    collator = build_collator(stage, shop, 0)
+    reader, _ = build_reader(stage, shop, collator, 0, Skipped(folder / "skipped.jsonl", 0))
     batch = collator.join([collator.prepare(item) for _, item in zip(range(4), reader.read(0, 1, 4, 0), strict=False)])
     loss = objective(**batch)["loss"]
     loss.backward()

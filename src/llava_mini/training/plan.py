@@ -18,8 +18,8 @@ from llava_mini.checkpoints.geometry import geometry
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ConfigError, LlavaMiniError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.training.lora import add_lora
 from llava_mini.training.objectives import Answers
-from llava_mini.training.run import add_lora
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Stage, learn_only, part_of
 
 _TEXT_TOKENS, _ANSWER_TOKENS = 60, 100

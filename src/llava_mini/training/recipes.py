@@ -164,6 +164,38 @@ def embedded() -> Recipe:
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
+            Stage(
+                "alignment-again",
+                "alignment",
+                {"projector": 5e-4, "compression": 5e-4, "helper": 1e-3},
+                Scenes(32, imagined=0.3, photographs=0.5),
+                steps=800,
+            ),
+            Stage(
+                "grounding-again",
+                "grounding",
+                {"pre_fusion": 3e-4, "projector": 3e-5, "helper": 3e-4},
+                Scenes(12, pairs=3, imagined=0.15, photographs=0.5),
+                steps=1000,
+            ),
+            Stage(
+                "answers-again",
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 3e-4},
+                Scenes(
+                    *(4, 2),
+                    questions_per_picture=4,
+                    relations=5,
+                    turns=3,
+                    texts=1,
+                    pairs=3,
+                    imagined=0.3,
+                    photographs=0.8,
+                ),
+                steps=600,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
         ),
     )
 

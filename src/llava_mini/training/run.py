@@ -1,44 +1,37 @@
 """Run a recipe stage by stage; a run that was stopped goes on, and what it was made with lies beside the weights."""
 
-import copy
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from llava_mini.checkpoints.embedded import LORA_SCALE, load_adapter
 from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
-from llava_mini.data.collator import ExampleCollator, Skipped
-from llava_mini.data.mixture import Mixture, StreamMixture, mix
+from llava_mini.data.collator import Skipped
 from llava_mini.errors import ConfigError, DataError, TrainingError
-from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
-from llava_mini.model.projector import SemanticProjector
-from llava_mini.training.alignment import PatchAlignment
 from llava_mini.training.batches import MicroBatches
-from llava_mini.training.controls import HeldOut, example_controls, scene_controls
-from llava_mini.training.grounding import MentionReader, WordGrounding
-from llava_mini.training.objectives import Answers
+from llava_mini.training.lora import add_lora, lora_config
 from llava_mini.training.overrides import override
 from llava_mini.training.record import write_record
-from llava_mini.training.scene_batches import SceneCollator
-from llava_mini.training.stages import Embedded, Files, Recipe, Scenes, Stage, learn_only, part_of
+from llava_mini.training.stage_setup import (
+    build_collator,
+    build_objective,
+    build_reader,
+    count_steps,
+    division,
+    seed_of,
+    share,
+)
+from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
-from llava_mini.training.workshop import Drawn, Workshop, begin_lookup, begin_projector
-
-_LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-_LORA_PLACES = {"language_model": r"model\.language_model", "pre_fusion": r"model\.pre_fusion"}
+from llava_mini.training.workshop import Workshop, begin_lookup, begin_projector
 
 
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, until: str = "") -> Path:
@@ -92,7 +85,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             more = stage is not recipe.stages[-1] and stage.name != until
             if trained.stopped or (trained.sharded and more):
                 raise TrainingError(f"stage {stage.name} is done; the same command goes on from there")
-        helper = _helper(trained) or helper
+        helper |= _helper(trained)  # what one kind of stage has learned is there when its kind comes again
         if stage.name == until:
             return out / stage.name
     if state.is_main_process:
@@ -118,17 +111,17 @@ def _train(
     recipe: Recipe, stage: Stage, workshop: Workshop, out: Path, skipped: Skipped, helper: Mapping[str, Tensor]
 ) -> _Trained:
     out.mkdir(parents=True, exist_ok=True)
-    objective = _objective(stage, workshop)
+    objective = build_objective(stage, workshop)
     objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     learn_only(objective, stage.learning_rates)
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
-    size, accumulated = _division(stage, state.num_processes)
+    size, accumulated = division(stage, state.num_processes)
     _same_precision(recipe)
-    seed = _seed_of(recipe, stage)
-    collator = _collator(_share(stage, state.num_processes), workshop, seed)
-    reader, controls = _reader(stage, workshop, collator, seed, skipped)
-    steps = stage.steps or _steps(stage, reader)
+    seed = seed_of(recipe, stage)
+    collator = build_collator(share(stage, state.num_processes), workshop, seed)
+    reader, controls = build_reader(stage, workshop, collator, seed, skipped)
+    steps = count_steps(stage, reader)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -197,35 +190,6 @@ def _train(
     return trained
 
 
-def _seed_of(recipe: Recipe, stage: Stage) -> int:
-    """Return the seed of a stage's order and chance: each has its own, of the recipe's seed and its name."""
-    return int(np.random.SeedSequence([recipe.seed, *stage.name.encode()]).generate_state(1)[0])
-
-
-def _division(stage: Stage, processes: int) -> tuple[int, int]:
-    """Return how many items a process takes at a time, and how many micro-batches make a step."""
-    if isinstance(stage.data, Scenes):
-        whole, size = stage.data.pictures, max(1, stage.data.pictures // processes)
-    else:
-        whole, size = stage.data.batch_size, min(stage.data.per_device, max(1, stage.data.batch_size // processes))
-    if whole % (size * processes):
-        raise ConfigError(
-            f"stage {stage.name!r}: {whole} a step cannot be divided into {size} on each of {processes} devices"
-        )
-    return size, whole // (size * processes)
-
-
-def _share(stage: Stage, processes: int) -> Stage:
-    """Return the stage as one of several processes takes it: its part of the videos and texts of a step."""
-    if not isinstance(stage.data, Scenes):
-        return stage
-    for what, whole in (("videos", stage.data.videos), ("texts", stage.data.texts)):
-        if whole % processes:
-            raise ConfigError(f"stage {stage.name!r}: {whole} {what} a step cannot be shared by {processes} devices")
-    data = replace(stage.data, videos=stage.data.videos // processes, texts=stage.data.texts // processes)
-    return replace(stage, data=data)
-
-
 def _same_precision(recipe: Recipe) -> None:
     """Refuse a launcher that would let a float32 recipe compute in another precision, unseen."""
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -233,106 +197,6 @@ def _same_precision(recipe: Recipe) -> None:
         raise ConfigError(
             f"the launcher computes in {launched}, the recipe in float32; set precision=bfloat16 or another"
         )
-
-
-def _steps(stage: Stage, reader: Any) -> int:
-    if not isinstance(stage.data, Files) or isinstance(reader, StreamMixture):
-        raise ConfigError(f"stage {stage.name!r} has no steps, and its data has no end; set stages.{stage.name}.steps")
-    return max(1, round(stage.data.epochs * reader.epoch_length / stage.data.batch_size))
-
-
-def _objective(stage: Stage, workshop: Workshop) -> nn.Module:
-    model = workshop.model
-    if stage.objective == "alignment":
-        if stage.checkpoint_activations:
-            raise ConfigError(f"stage {stage.name!r} runs no transformer; set its checkpoint_activations to false")
-        return PatchAlignment(model, _drawn(stage, workshop).table)
-    if stage.objective == "grounding":
-        return WordGrounding(model, _drawn(stage, workshop).table)
-    if stage.grounding_weight and not (stage.objective == "answers" and model.config.fusion_layers):
-        raise ConfigError(f"stage {stage.name!r} fuses no words; set its grounding_weight to 0")
-    reader = MentionReader(_drawn(stage, workshop).table) if stage.grounding_weight else None
-    return Answers(model, through=stage.objective, reader=reader, grounding_weight=stage.grounding_weight)
-
-
-def _collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | ExampleCollator:
-    config = workshop.model.config
-    tokens = config.all_tokens_per_frame if stage.objective == "all_tokens" else config.tokens_per_frame
-    if isinstance(stage.data, Files):
-        template = read_template(stage.data.template) if stage.data.template else ""
-        return ExampleCollator(workshop.processor, tokens, stage.data.max_tokens, stage.data.packing, template)
-    if stage.data.imagined and config.tiles > 1:
-        raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
-    projector = workshop.model.model.multi_modal_projector
-    classifier = copy.deepcopy(projector.classifier).cpu() if isinstance(projector, SemanticProjector) else None
-    drawn = _drawn(stage, workshop)
-    if stage.data.texts > len(drawn.texts):
-        raise ConfigError(
-            f"stage {stage.name!r} takes {stage.data.texts} texts a step, the file has {len(drawn.texts)}"
-        )
-    return SceneCollator(
-        stage,
-        workshop.processor,
-        drawn.table,
-        classifier,
-        drawn.class_names,
-        drawn.names,
-        tokens,
-        seed,
-        drawn.videos,
-        drawn.texts,
-    )
-
-
-def _reader(
-    stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int, skipped: Skipped
-) -> tuple[Mixture | StreamMixture, dict[str, HeldOut]]:
-    """Return what the stage learns from, and what is held out."""
-    if isinstance(collator, ExampleCollator):
-        assert isinstance(stage.data, Files)
-        held_out = stage.data.evaluation
-        unpacked = replace(collator, packing=False)
-        controls = example_controls(held_out, unpacked, stage.data.per_device, skipped) if held_out else {}
-        return mix(stage.data.files, seed), controls
-    assert isinstance(stage.data, Scenes)
-    scenes = _drawn(stage, workshop).scenes
-    count = len(scenes) - stage.data.held_out
-    if count < 1:
-        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(scenes)} scenes")
-    held = [scenes[index] for index in range(count, len(scenes))]
-    learned = scenes if not held else torch.utils.data.Subset(scenes, range(count))
-    return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
-
-
-def _drawn(stage: Stage, workshop: Workshop) -> Drawn:
-    if workshop.drawn is None:
-        raise ConfigError(f"stage {stage.name!r} with objective {stage.objective!r} learns from scenes, not from files")
-    return workshop.drawn
-
-
-def add_lora(model: LlavaMiniForConditionalGeneration, stage: Stage) -> None:
-    """Add LoRA to the linear layers, once: a later stage goes on with what an earlier one has learned."""
-    ranks = {len(value) for name, value in model.named_parameters() if "lora_A" in name}
-    if ranks - {stage.lora_rank}:
-        raise ConfigError(f"lora_rank is {stage.lora_rank}, but an earlier stage has {ranks.pop()}; all share one LoRA")
-    names = [name for name, _ in model.named_parameters() if "lora_A" in name]
-    where = {part for part, place in _LORA_PLACES.items() if any(re.match(place, name) for name in names)}
-    if where - set(stage.lora_on) or (where and set(stage.lora_on) - where):
-        told = " and ".join(sorted(where))
-        raise ConfigError(
-            f"lora_on of {stage.name!r} differs from that of an earlier stage ({told}); all share one LoRA"
-        )
-    if not ranks:
-        inject_adapter_in_model(_lora_config(stage), model)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()  # what learns keeps full precision
-
-
-def _lora_config(stage: Stage) -> LoraConfig:
-    places = "|".join(_LORA_PLACES[part] for part in stage.lora_on)
-    targets = rf"({places})\..*\.({_LINEAR})"
-    return LoraConfig(r=stage.lora_rank, lora_alpha=int(LORA_SCALE * stage.lora_rank), target_modules=targets)
 
 
 def _is_trained(name: str, recipe: Recipe) -> bool:
@@ -357,7 +221,7 @@ def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
         return
     only_lora = [stage for stage in recipe.stages if set(stage.learning_rates) == {"lora"}]
     if len(only_lora) == len(recipe.stages):
-        save_peft(learned, _lora_config(recipe.stages[-1]), out / "adapter")
+        save_peft(learned, lora_config(recipe.stages[-1]), out / "adapter")
     if not (out / "model").exists():
         put_into(workshop.base, plain, out / "model", scale=lambda _: LORA_SCALE)
 

@@ -1,0 +1,143 @@
+"""What a stage needs before it can run: its seed, its share of a step, its loss, its batches, what they come from."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llava_mini.data.collator import ExampleCollator, Skipped
+from llava_mini.data.mixture import Mixture, StreamMixture, mix
+from llava_mini.errors import ConfigError
+from llava_mini.inputs.chat import read_template
+from llava_mini.model.projector import SemanticProjector
+from llava_mini.training.alignment import PatchAlignment
+from llava_mini.training.controls import HeldOut, example_controls, scene_controls
+from llava_mini.training.grounding import MentionReader, WordGrounding
+from llava_mini.training.objectives import Answers
+from llava_mini.training.scene_batches import SceneCollator
+from llava_mini.training.stages import Files, Recipe, Scenes, Stage
+from llava_mini.training.workshop import Drawn, Workshop
+
+
+def seed_of(recipe: Recipe, stage: Stage) -> int:
+    """Return the seed of a stage's order and chance: each has its own, of the recipe's seed and its name."""
+    return int(np.random.SeedSequence([recipe.seed, *stage.name.encode()]).generate_state(1)[0])
+
+
+def division(stage: Stage, processes: int) -> tuple[int, int]:
+    """Return how many items a process takes at a time, and how many micro-batches make a step."""
+    if isinstance(stage.data, Scenes):
+        whole, size = stage.data.pictures, max(1, stage.data.pictures // processes)
+    else:
+        whole, size = stage.data.batch_size, min(stage.data.per_device, max(1, stage.data.batch_size // processes))
+    if whole % (size * processes):
+        raise ConfigError(
+            f"stage {stage.name!r}: {whole} a step cannot be divided into {size} on each of {processes} devices"
+        )
+    return size, whole // (size * processes)
+
+
+def share(stage: Stage, processes: int) -> Stage:
+    """Return the stage as one of several processes takes it: its part of the videos and texts of a step."""
+    if not isinstance(stage.data, Scenes):
+        return stage
+    for what, whole in (("videos", stage.data.videos), ("texts", stage.data.texts)):
+        if whole % processes:
+            raise ConfigError(f"stage {stage.name!r}: {whole} {what} a step cannot be shared by {processes} devices")
+    data = replace(stage.data, videos=stage.data.videos // processes, texts=stage.data.texts // processes)
+    return replace(stage, data=data)
+
+
+def count_steps(stage: Stage, reader: Any) -> int:
+    """Return the steps of a stage: its own number, or what the epochs of its files give.
+
+    Raises:
+        ConfigError: when it has none, and its data has no end.
+    """
+    if stage.steps:
+        return stage.steps
+    if not isinstance(stage.data, Files) or isinstance(reader, StreamMixture):
+        raise ConfigError(f"stage {stage.name!r} has no steps, and its data has no end; set stages.{stage.name}.steps")
+    return max(1, round(stage.data.epochs * reader.epoch_length / stage.data.batch_size))
+
+
+def build_objective(stage: Stage, workshop: Workshop) -> nn.Module:
+    """Return the model with its loss.
+
+    Raises:
+        ConfigError: when the stage asks for what its objective does not have.
+    """
+    model = workshop.model
+    if stage.objective == "alignment":
+        if stage.checkpoint_activations:
+            raise ConfigError(f"stage {stage.name!r} runs no transformer; set its checkpoint_activations to false")
+        return PatchAlignment(model, _drawn(stage, workshop).table)
+    if stage.objective == "grounding":
+        return WordGrounding(model, _drawn(stage, workshop).table)
+    if stage.grounding_weight and not (stage.objective == "answers" and model.config.fusion_layers):
+        raise ConfigError(f"stage {stage.name!r} fuses no words; set its grounding_weight to 0")
+    reader = MentionReader(_drawn(stage, workshop).table) if stage.grounding_weight else None
+    return Answers(model, through=stage.objective, reader=reader, grounding_weight=stage.grounding_weight)
+
+
+def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator | ExampleCollator:
+    """Return what turns items of the stage's data into its batches.
+
+    Raises:
+        ConfigError: when the stage asks for what the model or the data does not have.
+    """
+    config = workshop.model.config
+    tokens = config.all_tokens_per_frame if stage.objective == "all_tokens" else config.tokens_per_frame
+    if isinstance(stage.data, Files):
+        template = read_template(stage.data.template) if stage.data.template else ""
+        return ExampleCollator(workshop.processor, tokens, stage.data.max_tokens, stage.data.packing, template)
+    if stage.data.imagined and config.tiles > 1:
+        raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
+    projector = workshop.model.model.multi_modal_projector
+    classifier = copy.deepcopy(projector.classifier).cpu() if isinstance(projector, SemanticProjector) else None
+    drawn = _drawn(stage, workshop)
+    if stage.data.texts > len(drawn.texts):
+        raise ConfigError(
+            f"stage {stage.name!r} takes {stage.data.texts} texts a step, the file has {len(drawn.texts)}"
+        )
+    return SceneCollator(
+        stage,
+        workshop.processor,
+        drawn.table,
+        classifier,
+        drawn.class_names,
+        drawn.names,
+        tokens,
+        seed,
+        drawn.videos,
+        drawn.texts,
+    )
+
+
+def build_reader(
+    stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int, skipped: Skipped
+) -> tuple[Mixture | StreamMixture, dict[str, HeldOut]]:
+    """Return what the stage learns from, and what is held out."""
+    if isinstance(collator, ExampleCollator):
+        assert isinstance(stage.data, Files)
+        held_out = stage.data.evaluation
+        unpacked = replace(collator, packing=False)
+        controls = example_controls(held_out, unpacked, stage.data.per_device, skipped) if held_out else {}
+        return mix(stage.data.files, seed), controls
+    assert isinstance(stage.data, Scenes)
+    scenes = _drawn(stage, workshop).scenes
+    count = len(scenes) - stage.data.held_out
+    if count < 1:
+        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(scenes)} scenes")
+    held = [scenes[index] for index in range(count, len(scenes))]
+    learned = scenes if not held else torch.utils.data.Subset(scenes, range(count))
+    return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
+
+
+def _drawn(stage: Stage, workshop: Workshop) -> Drawn:
+    if workshop.drawn is None:
+        raise ConfigError(f"stage {stage.name!r} with objective {stage.objective!r} learns from scenes, not from files")
+    return workshop.drawn
