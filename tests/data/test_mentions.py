@@ -81,6 +81,26 @@ def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
     assert not any(mention.side for mention in mention_things(copies, random.Random(0), NAMES, 14, pairs=2))
 
 
+def test_words_that_tell_one_thing_from_others_name_it() -> None:
+    pair = Scene((CAT, STAR), "white", CELLS, "mixed")
+    found = {
+        mention.text: mention.name
+        for seed in range(200)
+        for mention in mention_things(pair, random.Random(seed), NAMES, 14, pairs=3)
+        if mention.text.split()[-1]
+        in ("left", "right", "top", "above", "bottom", "below", "bigger", "larger", "smaller")
+    }
+    assert {found[word] for word in ("on the left", "to the left", "at the top", "above", "smaller")} == {"cat"}
+    assert {found[word] for word in ("on the right", "at the bottom", "below", "bigger", "larger")} == {"star"}
+    beside = Scene((CAT, replace(STAR, box=(130, 0, 260, 65), area=5000)), None, CELLS, "mixed")
+    copies = Scene((CAT, CAT), None, CELLS, "count")
+    for seed in range(40):
+        told = [m.text.split()[-1] for m in mention_things(beside, random.Random(seed), NAMES, 14, pairs=9)]
+        assert not {"top", "above", "bottom", "below", "bigger", "smaller"} & set(told)  # alike in both
+        told = [m.text.split()[-1] for m in mention_things(copies, random.Random(seed), NAMES, 14, pairs=9)]
+        assert not {"left", "right", "bigger", "smaller"} & set(told)
+
+
 def test_a_thing_clearly_at_a_side_has_a_place() -> None:
     left = SceneObject("cat", "cutout", None, (0, 90, 80, 170), 5000)
     assert read(Scene((left,), None, CELLS, "single"))["cat"].place == "left"

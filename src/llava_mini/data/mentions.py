@@ -17,6 +17,17 @@ _ALL = ("objects", "things")
 _APART, _LARGER = 0.15, 1.5
 """Nearer together, or more alike in area, two things are not compared."""
 _NEAR = 0.6
+_OUTERMOST = (
+    (0, -1, ("on the left", "to the left", "what is on the left", "which one is on the left")),
+    (0, 1, ("on the right", "to the right", "what is on the right", "which one is on the right")),
+    (1, -1, ("at the top", "above", "what is at the top", "which one is at the top")),
+    (1, 1, ("at the bottom", "below", "what is at the bottom", "which one is at the bottom")),
+)
+"""Axis, end of it, and words that stand for the thing nearest to that end."""
+_BY_SIZE = {
+    True: ("bigger", "larger", "which is bigger", "which one looks larger"),
+    False: ("smaller", "which is smaller"),
+}
 """How often an absent name is one of the same category as something that is there."""
 
 
@@ -51,7 +62,8 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
         rng: the source of chance.
         names: the names such scenes can show; absent things are drawn from them.
         most: mentions that are returned at most, pairs apart.
-        pairs: two things named one after the other, the second compared with the first; so many at most.
+        pairs: two things named one after the other, the second compared with the first; so many at most. As many
+            words stand for the one thing that is farthest to a side, or largest, or smallest.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -60,7 +72,8 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     generic = _generic(scene)
     rng.shuffle(generic)
     single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
-    rows = [*single, *_pairs(scene, rng, pairs)]
+    outer = _outer(scene, rng)
+    rows = [*single, *_pairs(scene, rng, pairs), *([one] for one in rng.sample(outer, min(pairs, len(outer))))]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
 
@@ -129,6 +142,28 @@ def _compared(one: SceneObject, other: SceneObject) -> list[Mention]:
             height=None if abs(down) < _APART else "below" if down > 0 else "above",
             size=_size(other.area / max(1, one.area)),
         ),
+    ]
+
+
+def _outer(scene: Scene, rng: random.Random) -> list[Mention]:
+    """Read words that say of which of several things they are true: the one farthest to a side, the largest."""
+    things = list(scene.objects)
+    if len(things) < 2:
+        return []
+    found = []
+    for axis, end, texts in _OUTERMOST:
+        first, second = sorted(things, key=lambda thing: -end * thing.centre[axis])[:2]
+        if abs(first.centre[axis] - second.centre[axis]) > _APART:
+            found.append((first, texts))
+    for largest, texts in _BY_SIZE.items():
+        first, second = sorted(things, key=lambda thing: thing.area, reverse=largest)[:2]
+        if _size(first.area / max(1, second.area)) is not None:
+            found.append((first, texts))
+    counts = Counter(thing.name for thing in things)
+    return [
+        Mention(rng.choice(texts), name=thing.name, box=_only([thing]))
+        for thing, texts in found
+        if counts[thing.name] == 1
     ]
 
 

@@ -61,7 +61,8 @@ class Scenes:
     mentions: Annotated[int, Interval(ge=3)] = 14
     """Names read beside a picture in grounding, at most."""
     pairs: Amount = 0
-    """Pairs of names beside them, the second of which is asked how it stands to the first."""
+    """Pairs of names beside them, the second of which is asked how it stands to the first; and as many words, as
+    "left" or "bigger", that are asked of which thing they are true."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     photographs: Share = 0.0

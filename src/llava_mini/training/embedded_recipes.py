@@ -1,0 +1,186 @@
+"""Recipes on drawn scenes: the embedded model, the forms that are compared on its parts, and a few steps of it.
+
+Source: LLaVA-Mini, section 4.3, for stage 1 and stage 2; the warm-ups are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llava_mini.training.stages import Embedded, Recipe, Scenes, Stage
+
+_CAPTIONS = ("caption", "name")
+
+
+def embedded() -> Recipe:
+    """Make the embedded model: warm-ups around the paper's two stages, the second in two parts."""
+    return Recipe(
+        name="embedded",
+        summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
+        start=Embedded(),
+        precision="bfloat16",
+        stages=(
+            Stage(
+                "alignment",
+                "alignment",
+                {"projector": 1e-3, "compression": 1e-3, "helper": 1e-3},
+                Scenes(32, imagined=0.25),
+                steps=800,
+            ),
+            Stage(
+                "stage1",
+                "all_tokens",
+                {"projector": 5e-5},
+                Scenes(4, questions_per_picture=1, kinds=_CAPTIONS, imagined=0.25),
+                steps=40,
+            ),
+            Stage(
+                "grounding",
+                "grounding",
+                {"pre_fusion": 5e-4, "projector": 3e-5, "helper": 5e-4},
+                Scenes(12, imagined=0.1),
+                steps=2000,
+            ),
+            Stage(
+                "relations",
+                "grounding",
+                {"pre_fusion": 3e-4, "projector": 1e-5, "helper": 3e-4},
+                Scenes(12, pairs=3, imagined=0.1),
+                steps=500,
+            ),
+            Stage(
+                "stage2",
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 7e-4, "helper": 1e-4},
+                Scenes(4, pairs=2, imagined=0.2, turns=3, texts=1),
+                steps=1200,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "answers",
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
+                Scenes(4, 2, questions_per_picture=4, relations=4, turns=3, texts=1, pairs=3, imagined=0.25),
+                steps=1150,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "photographs",
+                "answers",
+                {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                Scenes(
+                    *(4, 2),
+                    questions_per_picture=4,
+                    relations=5,
+                    turns=3,
+                    texts=1,
+                    pairs=3,
+                    imagined=0.35,
+                    photographs=0.8,
+                ),
+                steps=700,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "alignment-again",
+                "alignment",
+                {"projector": 5e-4, "compression": 5e-4, "helper": 1e-3},
+                Scenes(32, imagined=0.3, photographs=0.5),
+                steps=800,
+            ),
+            Stage(
+                "grounding-again",
+                "grounding",
+                {"pre_fusion": 3e-4, "projector": 3e-5, "helper": 3e-4},
+                Scenes(12, pairs=3, imagined=0.15, photographs=0.5),
+                steps=1000,
+            ),
+            Stage(
+                "answers-again",
+                "answers",
+                {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 3e-4},
+                Scenes(
+                    *(4, 2),
+                    questions_per_picture=4,
+                    relations=5,
+                    turns=3,
+                    texts=1,
+                    pairs=3,
+                    imagined=0.3,
+                    photographs=0.8,
+                ),
+                steps=600,
+                lora_rank=16,
+                grounding_weight=0.3,
+            ),
+        ),
+    )
+
+
+COMPARED: dict[str, tuple[str, dict[str, object]]] = {
+    "compare-mini": ("one token by queries, with pre-fusion: LLaVA-Mini", {}),
+    "compare-plain": ("one token by queries, with pre-fusion, without grounding", {}),
+    "compare-average": ("one token by average pooling, with pre-fusion", {"compression": "average"}),
+    "compare-one-token": ("one token by queries, without pre-fusion", {"fusion_layers": 0}),
+    "compare-more-tokens": ("16 tokens without pre-fusion, more work", {"fusion_layers": 0, "compression_size": 4}),
+    "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
+}
+_GROUNDED = ("compare-mini", "compare-average")
+
+
+def compared(name: str) -> Recipe:
+    """Train one of the forms that the paper's Tables 1, 6 and 8 compare, on the embedded model's parts, in short.
+
+    All see the same scenes and the same questions in the same order. A form without pre-fusion has nothing that
+    grounding could teach, so its stage 2 has 400 steps, and not 300 after 300 of grounding. "compare-plain" fuses and
+    is trained as those are: beside "compare-mini" it tells what grounding gives, beside "compare-one-token" what fusing
+    gives.
+    """
+    summary, changes = COMPARED[name]
+    whole = embedded()
+    stages = {stage.name: stage for stage in whole.stages}
+    first = tuple(_learning_what_is_there(stages[one], changes) for one in ("alignment", "stage1"))
+    grounding = (replace(stages["grounding"], steps=300),) if name in _GROUNDED else ()
+    steps = 300 if grounding else 400
+    alone = replace(stages["stage2"], grounding_weight=0.0, data=Scenes(3, turns=3), steps=steps)
+    second = _learning_what_is_there(alone, changes)
+    return Recipe(name, summary, Embedded(changes=changes), (*first, *grounding, second), precision=whole.precision)
+
+
+def _learning_what_is_there(stage: Stage, changes: Mapping[str, object]) -> Stage:
+    """Return a stage without the rates of parts that a form does not have, or that have no weights in it."""
+    gone = {"pre_fusion"} if changes.get("fusion_layers") == 0 else set()
+    gone |= {"helper"} if stage.objective == "answers" and not stage.grounding_weight else set()
+    gone |= {"compression"} if changes.get("compression") in ("none", "average") else set()
+    return replace(
+        stage, learning_rates={part: rate for part, rate in stage.learning_rates.items() if part not in gone}
+    )
+
+
+def smoke() -> Recipe:
+    """Run four stages of the embedded model for a few steps: does the machinery work here? About a minute."""
+    return Recipe(
+        name="smoke",
+        summary="four stages of the embedded model for a few steps, a minute, on a few scenes: does it work here?",
+        start=Embedded(),
+        stages=(
+            Stage(
+                "alignment",
+                "alignment",
+                {"projector": 1e-3, "compression": 1e-3, "helper": 1e-3},
+                Scenes(4, imagined=0.25),
+                4,
+            ),
+            Stage(
+                "stage1",
+                "all_tokens",
+                {"projector": 1e-4},
+                Scenes(2, questions_per_picture=1, kinds=_CAPTIONS, held_out=4),
+                2,
+            ),
+            Stage("grounding", "grounding", {"pre_fusion": 3e-4, "helper": 3e-4}, Scenes(2, held_out=4), 4),
+            Stage("stage2", "answers", {"pre_fusion": 1e-4, "lora": 5e-4}, Scenes(2, held_out=4), 2, lora_rank=4),
+        ),
+    )
