@@ -111,7 +111,7 @@ def embedded() -> Recipe:
                     imagined=0.3,
                     photographs=0.8,
                 ),
-                steps=600,
+                steps=450,
                 lora_rank=16,
                 grounding_weight=0.3,
             ),
