@@ -16,6 +16,7 @@ from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
 NAMES = ("dog", "cat", "owl", "apple", "pear", "bus", "hammer", "rose", "grapes")
 CAT = SceneObject("cat", "cutout", "black", (0, 0, 130, 65), 5000)
 STAR = SceneObject("star", "shape", "red", (130, 130, 260, 260), 9000)
+WORDS_FOR_ONE = {"left", "right", "top", "above", "bottom", "below", "bigger", "larger", "smaller"}
 CELLS = np.full((9, 9), -1, dtype=np.int8)
 
 
@@ -81,24 +82,35 @@ def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
     assert not any(mention.side for mention in mention_things(copies, random.Random(0), NAMES, 14, pairs=2))
 
 
-def test_words_that_tell_one_thing_from_others_name_it() -> None:
-    pair = Scene((CAT, STAR), "white", CELLS, "mixed")
-    found = {
-        mention.text: mention.name
+def told(scene: Scene) -> set[tuple[str, str]]:
+    return {
+        (mention.text, mention.name or "")
         for seed in range(200)
-        for mention in mention_things(pair, random.Random(seed), NAMES, 14, pairs=3)
-        if mention.text.split()[-1]
-        in ("left", "right", "top", "above", "bottom", "below", "bigger", "larger", "smaller")
+        for mention in mention_things(scene, random.Random(seed), NAMES, 14, pairs=3)
+        if mention.text in WORDS_FOR_ONE
     }
-    assert {found[word] for word in ("on the left", "to the left", "at the top", "above", "smaller")} == {"cat"}
-    assert {found[word] for word in ("on the right", "at the bottom", "below", "bigger", "larger")} == {"star"}
-    beside = Scene((CAT, replace(STAR, box=(130, 0, 260, 65), area=5000)), None, CELLS, "mixed")
-    copies = Scene((CAT, CAT), None, CELLS, "count")
+
+
+def test_words_that_are_true_of_one_of_two_things_name_it() -> None:
+    cat, star = {"left", "top", "above", "smaller"}, {"right", "bottom", "below", "bigger", "larger"}
+    assert told(Scene((CAT, STAR), "white", CELLS, "mixed")) == {
+        *((word, "cat") for word in cat),
+        *((word, "star") for word in star),
+    }
+    alike = Scene((CAT, replace(STAR, box=(130, 0, 260, 65), area=5000)), None, CELLS, "mixed")
+    assert told(alike) == {("left", "cat"), ("right", "star")}
+    assert not told(Scene((CAT, CAT), None, CELLS, "count"))
+    third = replace(CAT, name="dog", box=(200, 0, 260, 60), area=900)
+    assert not told(Scene((CAT, STAR, third), None, CELLS, "mixed"))  # of which two would it be asked?
+    for mention in mention_things(Scene((CAT, STAR), None, CELLS, "mixed"), random.Random(0), NAMES, 14):
+        assert mention.text not in WORDS_FOR_ONE  # without pairs
+
+
+def test_a_fruit_is_not_said_to_be_absent_beside_its_colour() -> None:
+    scene = Scene((replace(STAR, colour="orange"),), "white", CELLS, "shapes")
     for seed in range(40):
-        told = [m.text.split()[-1] for m in mention_things(beside, random.Random(seed), NAMES, 14, pairs=9)]
-        assert not {"top", "above", "bottom", "below", "bigger", "smaller"} & set(told)  # alike in both
-        told = [m.text.split()[-1] for m in mention_things(copies, random.Random(seed), NAMES, 14, pairs=9)]
-        assert not {"left", "right", "bigger", "smaller"} & set(told)
+        said = {(m.text, m.present) for m in mention_things(scene, random.Random(seed), ("orange", "dog"), 14)}
+        assert ("orange", False) not in said
 
 
 def test_a_thing_clearly_at_a_side_has_a_place() -> None:

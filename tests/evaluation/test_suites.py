@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import tiny_model, tiny_processor
 
 from llava_mini import cli
+from llava_mini.cli import options
 from llava_mini.errors import ConfigError
 from llava_mini.evaluation import suites
 from llava_mini.evaluation.photographs import Photograph
@@ -127,8 +128,9 @@ def test_answers_that_cannot_be_kept_are_told_of_before_anything_is_asked(
     sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = sources / "not there" / "answers.jsonl"
+    monkeypatch.setattr(options, "load_assistant", lambda *_, **__: pytest.fail("a model was loaded"))
     assert evaluate(monkeypatch, "scenes", "--answers", nowhere) == 1
-    assert f"{nowhere} cannot be written (no such file or directory)" in capsys.readouterr().err
+    assert f"{nowhere} cannot be written; give a file in a folder that is there" in capsys.readouterr().err
 
 
 def test_an_unknown_evaluation_is_named_with_those_there_are() -> None:

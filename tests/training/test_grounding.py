@@ -1,14 +1,24 @@
 """Words learn to read the picture: rows of names, what is right of each, and a loss that asks the picture."""
 
 import random
+import re
 
 import torch
 from tiny import EMBEDDED, tiny_model, tiny_processor
 from torch.nn import functional as F
 
-from llava_mini.data.mentions import Mention
+from llava_mini.data.colours import COLOURS
+from llava_mini.data.mentions import _ALL, _TELLING, _THIS, Mention
 from llava_mini.training.alignment import WordTable
-from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding, grounding_batch
+from llava_mini.training.grounding import (
+    _ASKING,
+    _BETWEEN,
+    _ENDINGS,
+    FACT_WORDS,
+    MentionReader,
+    WordGrounding,
+    grounding_batch,
+)
 
 WORDS = tuple(dict.fromkeys(["cat", "star", *(word for words in FACT_WORDS.values() for word in words)]))
 CAT = Mention("cat", True, 2, colour="red", box=(0.9, 0.5, 0.2, 0.2))
@@ -47,6 +57,24 @@ def test_a_mention_is_read_at_its_last_token() -> None:
     for (_, place), mention in zip(made["mentions"].tolist(), (CAT, DOG, RED), strict=True):
         text = tokenizer.decode(ids[: place + 1])
         assert text.rstrip().endswith(mention.text), text
+
+
+def test_no_word_is_told_something_and_asked_to_be_silent() -> None:
+    silent = {word for text in (*_ASKING, *_BETWEEN, *_ENDINGS) for word in re.findall(r"[a-z]+", text.lower())}
+    telling = {word for ways in _TELLING.values() for _, word in ways}
+    leads = {word for ways in _TELLING.values() for lead, _ in ways for word in lead.split()}
+    told = {*telling, *_THIS, *_ALL, *COLOURS, "background", "shape", "shapes"}
+    assert not told & (silent | leads)
+
+
+def test_words_before_a_telling_one_are_silent() -> None:
+    tokenizer = tiny_processor(tiny_model(**EMBEDDED).config).tokenizer
+    made = batch([Mention("star", name="star", lead="on the dog")])
+    ids = made["input_ids"][0].tolist()
+    (_, place), silent = made["mentions"].tolist()[0], [place for _, place in made["silent"].tolist()]
+    before = tokenizer(" on the dog", add_special_tokens=False)["input_ids"]
+    assert ids[place - len(before) : place] == before
+    assert set(range(place - len(before), place)) <= set(silent)
 
 
 def test_words_that_name_nothing_are_asked_to_be_alike() -> None:

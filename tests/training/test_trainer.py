@@ -27,7 +27,7 @@ from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
-from llava_mini.training.stage_setup import build_collator, build_objective, share
+from llava_mini.training.stage_setup import build_collator, build_objective, take_share
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
 
@@ -255,11 +255,11 @@ def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_abse
 
 def test_videos_and_texts_of_a_step_are_shared_by_all_processes() -> None:
     stage = replace(_STAGE2, data=Scenes(4, videos=2, texts=4))
-    part = share(stage, 2).data
+    part = take_share(stage, 2).data
     assert isinstance(part, Scenes)
     assert (part.videos, part.texts) == (1, 2)
     with pytest.raises(ConfigError, match="'two': 2 videos a step cannot be shared by 4 devices"):
-        share(stage, 4)
+        take_share(stage, 4)
 
 
 def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused(tmp_path: Path) -> None:
@@ -280,9 +280,17 @@ def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_
     assert "helper.scale" in read
     assert all(torch.equal(first[name], second[name]) for name in read)
     assert not any("helper" in name for name in load_file(tmp_path / "run/adapter.safetensors"))
-    run(recipe_of(_GROUND, _ALIGN, still), workshop(tmp_path), tmp_path / "between")
-    again = load_file(tmp_path / "between/two/trained.safetensors")
-    assert all(torch.equal(first[name], again[name]) for name in read)
+    align_again = replace(_ALIGN, name="align-again", learning_rates={"helper": 0.0})
+    run(recipe_of(_ALIGN, _GROUND, align_again, still), workshop(tmp_path), tmp_path / "both")
+    kinds = [
+        load_file(tmp_path / "both" / name / "trained.safetensors")
+        for name in ("align", "ground", "align-again", "two")
+    ]
+    for one, other in (kinds[0], kinds[2]), (kinds[1], kinds[3]):
+        kept = [name for name in one if name.startswith(("helper.", "sharpness"))]
+        assert kept
+        assert all(torch.equal(one[name], other[name]) for name in kept)
+    assert "sharpness" in kinds[0]
 
 
 def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp_path: Path) -> None:

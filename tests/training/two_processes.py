@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from llava_mini.data.collator import Skipped
 from llava_mini.training.objectives import Answers
 from llava_mini.training.sharding import save_sharded, shard
-from llava_mini.training.stage_setup import build_collator, build_reader
+from llava_mini.training.stage_setup import build_collator, open_data
 from llava_mini.training.stages import learn_only
 
 
@@ -33,7 +33,7 @@ def one_step(folder: Path, *, sharded: bool) -> tuple[float, dict[str, torch.Ten
         assert all(isinstance(parameter, DTensor) for parameter in objective.parameters())
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-3)
     collator = build_collator(stage, shop, 0)
-    reader, _ = build_reader(stage, shop, collator, 0, Skipped(folder / "skipped.jsonl", 0))
+    reader, _ = open_data(stage, shop, collator, 0, Skipped(folder / "skipped.jsonl", 0))
     batch = collator.join([collator.prepare(item) for _, item in zip(range(4), reader.read(0, 1, 4, 0), strict=False)])
     loss = objective(**batch)["loss"]
     loss.backward()

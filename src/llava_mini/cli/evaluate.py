@@ -106,7 +106,17 @@ def evaluate(
             raise ConfigError(f"{refused[0]} is for benchmarks of --list; {made[0]} is always asked in one way")
         if "embedded" in made and (limit is not None or len(made) > 1):
             raise ConfigError("embedded is fixed: all its suites, whole; give it alone and without --limit")
-        evaluate_made(made, sources, model, limit, as_json, answers, device, dtype, engine)
+        evaluate_made(
+            made,
+            sources,
+            model=model,
+            limit=limit,
+            as_json=as_json,
+            answers=answers,
+            device=device,
+            dtype=dtype,
+            engine=engine,
+        )
         return
     from llava_mini.evaluation.answering import Asking, draw
     from llava_mini.evaluation.measure import measure, processes

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from llava_mini.cli import options
-from llava_mini.errors import InputError
 
 
 def evaluate_made(
     suites: list[str],
     sources: Path,
+    *,
     model: str | None,
     limit: int | None,
     as_json: bool,
@@ -30,15 +30,10 @@ def evaluate_made(
     from llava_mini.evaluation.controls import ask_with_controls, score, table
     from llava_mini.evaluation.moments import find_moments
     from llava_mini.evaluation.suites import BENCHMARK, BENCHMARK_VERSION, digest, find_suite
+    from llava_mini.serving.jsonl import check_target
 
     if answers is not None:
-        try:
-            answers.open("a").close()
-        except OSError as error:
-            reason = (error.strerror or "unknown error").lower()
-            raise InputError(
-                f"{answers} cannot be written ({reason}); give a file in a folder that is there"
-            ) from error
+        check_target(answers)
     whole = suites == ["embedded"]
     wanted = BENCHMARK if whole else [(name, limit, 0, "") for name in suites if name != "moments"]
     made = [(name, before, find_suite(name)(sources, most, first)) for name, most, first, before in wanted]

@@ -9,26 +9,25 @@ from itertools import permutations
 from llava_mini.data.answers import gives_away
 from llava_mini.data.colours import COLOURS
 from llava_mini.data.names import are_kin, category_of, is_countable, plain_name, plural
-from llava_mini.data.relations import place_of
+from llava_mini.data.relations import larger_of, place_of
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 
 _THIS = ("picture", "image", "this", "thing", "object")
 _ALL = ("objects", "things")
-_APART, _LARGER = 0.15, 1.5
-"""Nearer together, or more alike in area, two things are not compared."""
+_APART = 0.15
+"""Nearer together than this share of the side, two things are not compared."""
 _NEAR = 0.6
-_OUTERMOST = (
-    (0, -1, ("on the left", "to the left", "what is on the left", "which one is on the left")),
-    (0, 1, ("on the right", "to the right", "what is on the right", "which one is on the right")),
-    (1, -1, ("at the top", "above", "what is at the top", "which one is at the top")),
-    (1, 1, ("at the bottom", "below", "what is at the bottom", "which one is at the bottom")),
-)
-"""Axis, end of it, and words that stand for the thing nearest to that end."""
-_BY_SIZE = {
-    True: ("bigger", "larger", "which is bigger", "which one looks larger"),
-    False: ("smaller", "which is smaller"),
-}
 """How often an absent name is one of the same category as something that is there."""
+_TELLING = {
+    "west": (("on the", "left"), ("to the", "left"), ("what is on the", "left"), ("which one is on the", "left")),
+    "east": (("on the", "right"), ("to the", "right"), ("what is on the", "right"), ("which one is on the", "right")),
+    "above": (("at the", "top"), ("", "above"), ("what is at the", "top"), ("which one is at the", "top")),
+    "below": (("at the", "bottom"), ("", "below"), ("what is at the", "bottom"), ("which one is at the", "bottom")),
+    "bigger": (("", "bigger"), ("", "larger"), ("which is", "bigger"), ("which one looks", "larger")),
+    "smaller": (("", "smaller"), ("which is", "smaller")),
+}
+"""Words that are true of one of two things, each after words that questions have before them, by how it stands to the
+other."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class Mention:
     """"smaller" or "bigger" than the one named before it."""
     place: str | None = None
     """Where in the picture the only one is, if it is clearly at a side or in the middle."""
+    lead: str = ""
+    """Words before it that name nothing, as "which one is on the"."""
 
 
 def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int, pairs: int = 0) -> list[Mention]:
@@ -61,9 +62,9 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
         scene: what was drawn.
         rng: the source of chance.
         names: the names such scenes can show; absent things are drawn from them.
-        most: mentions that are returned at most, pairs apart.
-        pairs: two things named one after the other, the second compared with the first; so many at most. As many
-            words stand for the one thing that is farthest to a side, or largest, or smallest.
+        most: mentions that are returned at most, without those that `pairs` brings.
+        pairs: two things named one after the other, the second compared with the first; so many at most. Where just
+            two things are shown, at most as many words that are true of one of them, as "left" or "bigger", name it.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -72,8 +73,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     generic = _generic(scene)
     rng.shuffle(generic)
     single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
-    outer = _outer(scene, rng)
-    rows = [*single, *_pairs(scene, rng, pairs), *([one] for one in rng.sample(outer, min(pairs, len(outer))))]
+    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, pairs)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
 
@@ -132,6 +132,7 @@ def _pairs(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
 
 def _compared(one: SceneObject, other: SceneObject) -> list[Mention]:
     across, down = (there - here for here, there in zip(one.centre, other.centre, strict=True))
+    larger = larger_of(one, other)
     return [
         Mention(one.name, box=_only([one]), place=_place([one])),
         Mention(
@@ -140,37 +141,24 @@ def _compared(one: SceneObject, other: SceneObject) -> list[Mention]:
             place=_place([other]),
             side=None if abs(across) < _APART else "east" if across > 0 else "west",
             height=None if abs(down) < _APART else "below" if down > 0 else "above",
-            size=_size(other.area / max(1, one.area)),
+            size=None if larger is None else "bigger" if larger is other else "smaller",
         ),
     ]
 
 
-def _outer(scene: Scene, rng: random.Random) -> list[Mention]:
-    """Read words that say of which of several things they are true: the one farthest to a side, the largest."""
-    things = list(scene.objects)
-    if len(things) < 2:
+def _telling(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
+    """Read words that are true of one of two things: a question that has one has its answer in it."""
+    counts = Counter(thing.name for thing in scene.objects)
+    if len(counts) != 2 or len(scene.objects) != 2:
         return []
-    found = []
-    for axis, end, texts in _OUTERMOST:
-        first, second = sorted(things, key=lambda thing: -end * thing.centre[axis])[:2]
-        if abs(first.centre[axis] - second.centre[axis]) > _APART:
-            found.append((first, texts))
-    for largest, texts in _BY_SIZE.items():
-        first, second = sorted(things, key=lambda thing: thing.area, reverse=largest)[:2]
-        if _size(first.area / max(1, second.area)) is not None:
-            found.append((first, texts))
-    counts = Counter(thing.name for thing in things)
-    return [
-        Mention(rng.choice(texts), name=thing.name, box=_only([thing]))
-        for thing, texts in found
-        if counts[thing.name] == 1
-    ]
-
-
-def _size(ratio: float) -> str | None:
-    if 1 / _LARGER < ratio < _LARGER:
-        return None
-    return "bigger" if ratio > 1 else "smaller"
+    told = []
+    for one, other in permutations(scene.objects):
+        stands = _compared(other, one)[1]
+        for how in (stands.side, stands.height, stands.size):
+            if how is not None:
+                lead, word = rng.choice(_TELLING[how])
+                told.append([Mention(word, name=one.name, box=_only([one]), lead=lead)])
+    return rng.sample(told, min(most, len(told)))
 
 
 def _colours(scene: Scene) -> list[Mention]:
@@ -203,6 +191,11 @@ def _generic(scene: Scene) -> list[Mention]:
 def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) -> list[Mention]:
     """Name things, shapes and colours that are not there, many of them like those that are."""
     shown = {*(thing.name for thing in scene.objects), *scene.behind}
+    used = {thing.colour for thing in scene.objects} | {scene.background}
+    said = {
+        *used,
+        *(plural(thing.name) for thing in scene.objects),
+    }  # an orange beside a thing that is orange
     near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
     alike = [name for name in names if near and category_of(name) in near] or names
     absent: list[str] = []
@@ -211,9 +204,8 @@ def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) 
             name = rng.choice(SHAPES)
         else:
             name = rng.choice(alike if rng.random() < _NEAR else names)
-        if name not in absent and not any(are_kin(name, other) for other in shown):
+        if name not in absent and name not in said and not any(are_kin(name, other) for other in shown):
             absent.append(name)
-    used = {thing.colour for thing in scene.objects} | {scene.background}
     if None not in used:
         absent.insert(rng.randrange(2), rng.choice([colour for colour in COLOURS if colour not in used]))
     return [Mention(name, False) for name in absent[:count]]

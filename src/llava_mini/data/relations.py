@@ -22,6 +22,8 @@ _SideKind = Literal["left_right", "above_below"]
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 _BESIDE = {"left": "to the left of", "right": "to the right of", "top": "above", "bottom": "below"}
 _ALL_SIDES = tuple(word for place in PLACES for word in side_words(place))
+_LARGER = 1.7
+"""The least ratio of two areas of which one is called the larger."""
 _LARGEST_PLACED = 0.54
 """A thing longer than this share of the side fills the picture and has no place in it."""
 
@@ -141,9 +143,11 @@ def ask_bigger(scene: Scene, rng: random.Random) -> Iterator[Question]:
     things = only_ones(scene)
     if len(things) < 2:
         return
-    big, small = sorted(rng.sample(things, 2), key=lambda thing: thing.area, reverse=True)
-    if big.area < 1.7 * small.area or _span(big) <= _span(small):
+    pair = rng.sample(things, 2)
+    big = larger_of(*pair)
+    if big is None:
         return
+    small = pair[big is pair[0]]
     bigger = rng.random() < 0.5
     right, wrong = (big, small) if bigger else (small, big)
     word = rng.choice(("bigger", "larger")) if bigger else "smaller"
@@ -177,6 +181,12 @@ def only_ones(scene: Scene) -> list[SceneObject]:
     """List the objects whose name occurs once."""
     counts = Counter(thing.name for thing in scene.objects)
     return [thing for thing in scene.objects if counts[thing.name] == 1]
+
+
+def larger_of(one: SceneObject, other: SceneObject) -> SceneObject | None:
+    """Return which of two covers more of the picture; None where the difference is not plain."""
+    small, big = sorted((one, other), key=lambda thing: thing.area)
+    return big if big.area >= _LARGER * small.area and _span(big) > _span(small) else None
 
 
 def _span(thing: SceneObject) -> int:

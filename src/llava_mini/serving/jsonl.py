@@ -36,12 +36,21 @@ def check_files(source: Path | None, target: Path | None) -> None:
         raise InputError(f"there is no file {source}; give a file of JSON lines, or - for standard input")
     if target is None:
         return
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise InputError(f"{target} cannot be written; give a file in a folder that is there, or - for standard output")
+    check_target(target)
     if source is not None and target.exists() and source.samefile(target):
         raise InputError(f"{target} is both read and written; give another file for the answers")
     if source is None and target.exists() and target.stat().st_size:
         raise InputError(f"{target} holds answers, and standard input cannot be read again; give another file")
+
+
+def check_target(target: Path) -> None:
+    """Refuse a file that cannot be written; what it holds stays.
+
+    Raises:
+        InputError: with the file.
+    """
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise InputError(f"{target} cannot be written; give a file in a folder that is there")
     try:
         target.open("ab").close()
     except OSError as error:

@@ -12,7 +12,7 @@ _CAPTIONS = ("caption", "name")
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: warm-ups around the paper's two stages, the second in two parts."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in four parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -70,7 +70,8 @@ def embedded() -> Recipe:
                 "answers",
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
                 Scenes(
-                    *(4, 2),
+                    pictures=4,
+                    videos=2,
                     questions_per_picture=4,
                     relations=5,
                     turns=3,
@@ -102,7 +103,8 @@ def embedded() -> Recipe:
                 "answers",
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 3e-4},
                 Scenes(
-                    *(4, 2),
+                    pictures=4,
+                    videos=2,
                     questions_per_picture=4,
                     relations=5,
                     turns=3,
@@ -127,6 +129,7 @@ COMPARED: dict[str, tuple[str, dict[str, object]]] = {
     "compare-more-tokens": ("16 tokens without pre-fusion, more work", {"fusion_layers": 0, "compression_size": 4}),
     "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
 }
+"""The forms: what `--list` says of each, and how its configuration differs from the embedded model's."""
 _GROUNDED = ("compare-mini", "compare-average")
 
 

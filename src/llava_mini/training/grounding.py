@@ -38,10 +38,11 @@ FACT_WORDS: dict[Fact, tuple[str, ...]] = {
 _BETWEEN = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
 _ASKING = (
     *("What", "Which", "Is there a", "Are there any", "Do you see", "Can you see a", "Does it show a", "How many"),
-    *("Count the", "Where is the", "On which side is the", "In which part of the picture is the", "Which one, the"),
+    *("Count the", "Where is the", "On which side is the", "In which part is the", "Which one, the"),
     *("What color is the", "What colour is the", "Tell me the color of the", "Which colour does the", "have?"),
-    *("do you see?", "are there?", "here?", "What is the number of", "Name the", "Describe", "of the"),
+    *("do you see?", "are there?", "here?", "What is the number of", "Name the", "Describe"),
 )
+"""Words of questions; none that a mention says something of, as "left" or "picture"."""
 _ENDINGS = (
     "",
     "?",
@@ -52,7 +53,7 @@ _ENDINGS = (
 )
 _ANSWERS = "<|im_end|>\n<|im_start|>assistant\n"
 _ASKED = 0.25
-"""How often words of questions stand before a name; none that tell one thing from others, as "left" does."""
+"""How often words of questions stand before a name."""
 
 
 class MentionReader(nn.Module):
@@ -178,6 +179,8 @@ def _write(mentions: Sequence[Mention], tokenizer: Any, rng: random.Random) -> t
     between("<|im_start|>user\n")
     for mention in mentions:
         between(f" {rng.choice(_ASKING)}" if rng.random() < _ASKED else rng.choice(_BETWEEN))
+        if mention.lead:
+            between(f" {mention.lead}")
         write(f" {mention.text}")
         places.append(len(ids) - 1)
     between(rng.choice(_ENDINGS) + _ANSWERS)

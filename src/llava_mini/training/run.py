@@ -23,11 +23,11 @@ from llava_mini.training.record import write_record
 from llava_mini.training.stage_setup import (
     build_collator,
     build_objective,
-    build_reader,
     count_steps,
-    division,
+    divide_step,
+    open_data,
     seed_of,
-    share,
+    take_share,
 )
 from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
@@ -85,7 +85,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             more = stage is not recipe.stages[-1] and stage.name != until
             if trained.stopped or (trained.sharded and more):
                 raise TrainingError(f"stage {stage.name} is done; the same command goes on from there")
-        helper |= _helper(trained)  # what one kind of stage has learned is there when its kind comes again
+        helper |= _helper(trained)  # what a stage has learned is there when its kind comes again
         if stage.name == until:
             return out / stage.name
     if state.is_main_process:
@@ -116,12 +116,12 @@ def _train(
     learn_only(objective, stage.learning_rates)
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
-    size, accumulated = division(stage, state.num_processes)
+    size, accumulated = divide_step(stage, state.num_processes)
     _same_precision(recipe)
     seed = seed_of(recipe, stage)
-    collator = build_collator(share(stage, state.num_processes), workshop, seed)
-    reader, controls = build_reader(stage, workshop, collator, seed, skipped)
-    steps = count_steps(stage, reader)
+    collator = build_collator(take_share(stage, state.num_processes), workshop, seed)
+    mixture, controls = open_data(stage, workshop, collator, seed, skipped)
+    steps = count_steps(stage, mixture)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -157,7 +157,7 @@ def _train(
         model=objective,
         args=arguments,
         train_dataset=MicroBatches(
-            reader, collator, size, skipped, state.process_index, state.num_processes, first=step * accumulated
+            mixture, collator, size, skipped, state.process_index, state.num_processes, first=step * accumulated
         ),
         eval_dataset=[] if controls else None,
         callbacks=[JsonLines(out / "loss.jsonl"), stops],

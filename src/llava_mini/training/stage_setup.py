@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +26,12 @@ def seed_of(recipe: Recipe, stage: Stage) -> int:
     return int(np.random.SeedSequence([recipe.seed, *stage.name.encode()]).generate_state(1)[0])
 
 
-def division(stage: Stage, processes: int) -> tuple[int, int]:
-    """Return how many items a process takes at a time, and how many micro-batches make a step."""
+def divide_step(stage: Stage, processes: int) -> tuple[int, int]:
+    """Return how many items a process takes at a time, and how many micro-batches make a step.
+
+    Raises:
+        ConfigError: when a step cannot be divided so.
+    """
     if isinstance(stage.data, Scenes):
         whole, size = stage.data.pictures, max(1, stage.data.pictures // processes)
     else:
@@ -40,8 +43,12 @@ def division(stage: Stage, processes: int) -> tuple[int, int]:
     return size, whole // (size * processes)
 
 
-def share(stage: Stage, processes: int) -> Stage:
-    """Return the stage as one of several processes takes it: its part of the videos and texts of a step."""
+def take_share(stage: Stage, processes: int) -> Stage:
+    """Return the stage as one of several processes takes it: its part of the videos and texts of a step.
+
+    Raises:
+        ConfigError: when there is no equal part.
+    """
     if not isinstance(stage.data, Scenes):
         return stage
     for what, whole in (("videos", stage.data.videos), ("texts", stage.data.texts)):
@@ -51,7 +58,7 @@ def share(stage: Stage, processes: int) -> Stage:
     return replace(stage, data=data)
 
 
-def count_steps(stage: Stage, reader: Any) -> int:
+def count_steps(stage: Stage, mixture: Mixture | StreamMixture) -> int:
     """Return the steps of a stage: its own number, or what the epochs of its files give.
 
     Raises:
@@ -59,9 +66,9 @@ def count_steps(stage: Stage, reader: Any) -> int:
     """
     if stage.steps:
         return stage.steps
-    if not isinstance(stage.data, Files) or isinstance(reader, StreamMixture):
+    if not isinstance(stage.data, Files) or isinstance(mixture, StreamMixture):
         raise ConfigError(f"stage {stage.name!r} has no steps, and its data has no end; set stages.{stage.name}.steps")
-    return max(1, round(stage.data.epochs * reader.epoch_length / stage.data.batch_size))
+    return max(1, round(stage.data.epochs * mixture.epoch_length / stage.data.batch_size))
 
 
 def build_objective(stage: Stage, workshop: Workshop) -> nn.Module:
@@ -117,10 +124,14 @@ def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator
     )
 
 
-def build_reader(
+def open_data(
     stage: Stage, workshop: Workshop, collator: SceneCollator | ExampleCollator, seed: int, skipped: Skipped
 ) -> tuple[Mixture | StreamMixture, dict[str, HeldOut]]:
-    """Return what the stage learns from, and what is held out."""
+    """Return what the stage learns from, and what is held out.
+
+    Raises:
+        ConfigError: when nothing would be left to learn from.
+    """
     if isinstance(collator, ExampleCollator):
         assert isinstance(stage.data, Files)
         held_out = stage.data.evaluation

@@ -17,13 +17,13 @@ from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "projector": ("model.multi_modal_projector", "model.projector_norm", "sharpness"),
+    "projector": ("model.multi_modal_projector", "model.projector_norm"),
     "compression": ("model.compressor",),
     "pre_fusion": ("model.pre_fusion",),
     "language_model": ("model.language_model",),
     "head": ("lm_head",),
     "lora": (),  # every tensor with "lora_" in its name
-    "helper": ("helper",),
+    "helper": ("helper", "sharpness"),
 }
 Count = Annotated[int, Interval(ge=1)]
 Amount = Annotated[int, Interval(ge=0)]
@@ -61,8 +61,8 @@ class Scenes:
     mentions: Annotated[int, Interval(ge=3)] = 14
     """Names read beside a picture in grounding, at most."""
     pairs: Amount = 0
-    """Pairs of names beside them, the second of which is asked how it stands to the first; and as many words, as
-    "left" or "bigger", that are asked of which thing they are true."""
+    """Pairs of names beside them, the second of which is asked how it stands to the first; and, where two things
+    are shown, at most as many words like "left" and "bigger", that are asked of which they are true."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     photographs: Share = 0.0
