@@ -1,7 +1,7 @@
 """The table of the embedded benchmark from a saved result, beside what is aimed at.
 
-llava-mini evaluate embedded --json > docs/results/embedded/adapter-5.json
-python tools/benchmark_table.py docs/results/embedded/adapter-5.json
+llava-mini evaluate embedded --json > docs/results/embedded/adapter-6.json
+python tools/benchmark_table.py docs/results/embedded/adapter-6.json
 """
 
 import json
