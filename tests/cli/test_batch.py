@@ -13,6 +13,7 @@ from served import png, tiny_assistant
 from vllm_stub import Stub, serving
 
 from llava_mini import Assistant, Sampling, cli
+from llava_mini.serving.jsonl import Interrupts
 
 Run = Callable[..., tuple[int, str, str]]
 _SHAPES = Path(cli.__file__).parents[1] / "examples/shapes.png"
@@ -124,6 +125,21 @@ def test_a_mistake_is_one_line(
     assert (code, said) == (1, "")
     assert told in err
     assert len(err.splitlines()) == 1
+
+
+def test_control_c_is_felt_where_a_line_is_waited_for() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as interrupts:
+        lines = interrupts.each(iter([b"1", b"2"]))
+        assert next(lines) == b"1"
+        os.kill(os.getpid(), signal.SIGINT)  # as while an answer is made: locks are taken and given back
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_control_c_ends_it_and_what_was_answered_is_there(model: Path, questions: Path) -> None:
