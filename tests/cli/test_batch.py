@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from served import png, tiny_assistant
 from vllm_stub import Stub, serving
 
 from llava_mini import Assistant, Sampling, cli
-from llava_mini.serving.jsonl import Interrupts
 
 Run = Callable[..., tuple[int, str, str]]
 _SHAPES = Path(cli.__file__).parents[1] / "examples/shapes.png"
@@ -127,21 +126,15 @@ def test_a_mistake_is_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_control_c_is_felt_where_a_line_is_waited_for() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        lines = interrupts.each(iter([b"1", b"2"]))
-        assert next(lines) == b"1"
-        os.kill(os.getpid(), signal.SIGINT)  # as while an answer is made: locks are taken and given back
-        with pytest.raises(KeyboardInterrupt):
-            next(lines)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal; a shell starts what it runs in the background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_control_c_ends_it_and_what_was_answered_is_there(model: Path, questions: Path) -> None:
     command = [sys.executable, "-m", "llava_mini", "batch", "-", "-", "--model", str(model), "--batch-size", "1"]
     lines = questions.read_text(encoding="utf-8").replace("red.png", str(questions.with_name("red.png")))

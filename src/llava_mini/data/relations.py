@@ -147,7 +147,7 @@ def ask_bigger(scene: Scene, rng: random.Random) -> Iterator[Question]:
     big = larger_of(*pair)
     if big is None:
         return
-    small = pair[big is pair[0]]
+    small = pair[1] if big is pair[0] else pair[0]
     bigger = rng.random() < 0.5
     right, wrong = (big, small) if bigger else (small, big)
     word = rng.choice(("bigger", "larger")) if bigger else "smaller"

@@ -1,14 +1,11 @@
 """A file of questions → a file of answers, line by line; a run that was stopped goes on where it stopped."""
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO, NamedTuple, Self, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from tqdm import tqdm
 
@@ -27,58 +24,6 @@ class Done(NamedTuple):
     """Lines that have an error in place of an answer."""
     before: int
     """Lines that an earlier run had written."""
-
-
-class Interrupts:
-    """Ctrl-C, felt while a line is waited for and after an answer, and nowhere else; a second one is felt at once.
-
-    An exception between taking a lock and knowing that it is held leaves it taken, and the threads that answer would
-    wait for it for ever.
-    """
-
-    def __init__(self) -> None:
-        self._asked = self._waits = False
-        self._before: object = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
-
-    def each(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the lines.
-
-        Raises:
-            KeyboardInterrupt: when Ctrl-C came since the last one, or comes while the next one is waited for.
-        """
-        while True:
-            self._waits = True
-            try:
-                self.check()
-                line = next(lines, None)
-            finally:
-                self._waits = False
-            if line is None:
-                return
-            yield line
-
-    def check(self) -> None:
-        """Feel what came.
-
-        Raises:
-            KeyboardInterrupt: when Ctrl-C did.
-        """
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._waits or self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
 
 
 def check_files(source: Path | None, target: Path | None) -> None:
@@ -126,7 +71,6 @@ def answer_file(assistant: Assistant, source: Path | None, target: Path | None, 
     if target is not None:
         mend(target)
     with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
         given: BinaryIO = sys.stdin.buffer if source is None else stack.enter_context(source.open("rb"))
         lines = (line for line in given if line.strip())
         before = 0 if target is None or not target.is_file() else _pass_over(lines, target)
@@ -136,14 +80,13 @@ def answer_file(assistant: Assistant, source: Path | None, target: Path | None, 
             tqdm(total=total, initial=before, desc="answering", unit="line", mininterval=2.0, smoothing=0.05)
         )
         answered = failed = 0
-        made = answer_rows(assistant, map(parse, interrupts.each(lines)), many, first=before + 1)
+        made = answer_rows(assistant, map(parse, lines), many, first=before + 1)
         for row in stack.enter_context(closing(made)):
             failed += "error" in row
             answered += "error" not in row
             out.write(json.dumps(row) + "\n")
             out.flush()
             bar.update()
-            interrupts.check()
     return Done(answered, failed, before)
 
 

@@ -9,6 +9,17 @@ from dataclasses import replace
 from llava_mini.training.stages import Embedded, Recipe, Scenes, Stage
 
 _CAPTIONS = ("caption", "name")
+_ANSWERS = Scenes(
+    pictures=4,
+    videos=2,
+    questions_per_picture=4,
+    relations=5,
+    turns=3,
+    texts=1,
+    pairs=3,
+    imagined=0.35,
+    photographs=0.8,
+)
 
 
 def embedded() -> Recipe:
@@ -69,17 +80,7 @@ def embedded() -> Recipe:
                 "photographs",
                 "answers",
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
-                Scenes(
-                    pictures=4,
-                    videos=2,
-                    questions_per_picture=4,
-                    relations=5,
-                    turns=3,
-                    texts=1,
-                    pairs=3,
-                    imagined=0.35,
-                    photographs=0.8,
-                ),
+                _ANSWERS,
                 steps=700,
                 lora_rank=16,
                 grounding_weight=0.3,
@@ -102,17 +103,7 @@ def embedded() -> Recipe:
                 "answers-again",
                 "answers",
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 3e-4},
-                Scenes(
-                    pictures=4,
-                    videos=2,
-                    questions_per_picture=4,
-                    relations=5,
-                    turns=3,
-                    texts=1,
-                    pairs=3,
-                    imagined=0.3,
-                    photographs=0.8,
-                ),
+                replace(_ANSWERS, imagined=0.3),
                 steps=450,
                 lora_rank=16,
                 grounding_weight=0.3,
