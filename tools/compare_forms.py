@@ -2,7 +2,7 @@
 
     python tools/compare_forms.py docs/results/forms
 
-The folder holds what `llava-mini evaluate scenes --json` printed of each training, as `<recipe>-<seed>.json`.
+The folder holds what `llava-mini evaluate shapes --json` printed of each training, as `<recipe>-<seed>.json`.
 """
 
 import json
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("compare-*.json")):
         recipe, _, _ = path.stem.rpartition("-")
-        results.setdefault(recipe, []).append(json.loads(path.read_text(encoding="utf-8"))["scenes"])
+        results.setdefault(recipe, []).append(json.loads(path.read_text(encoding="utf-8"))["shapes"])
     if not results:
         sys.exit(f"no compare-*.json in {folder}")
     kinds = [kind for kind in next(iter(results.values()))[0] if kind != "all"]

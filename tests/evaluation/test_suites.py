@@ -63,6 +63,20 @@ def test_what_version_2_asks_and_shows_does_not_change(sources: Path) -> None:
     )
 
 
+def test_shapes_are_scenes_without_those_that_show_anything_else(sources: Path) -> None:
+    shapes, scenes = find_suite("shapes")(sources, 12), find_suite("scenes")(sources, 60)
+    assert len(shapes.media) == 12
+    assert {item.picture for item in shapes.items} == set(range(12))
+    assert "shape" in {item.kind for item in shapes.items}
+    assert "name" not in {item.kind for item in shapes.items}  # which is asked of a cut-out
+    drawn = {one.image.tobytes(): number for number, one in enumerate(scenes.media) if isinstance(one, Picture)}
+    where = [drawn[one.image.tobytes()] for one in shapes.media if isinstance(one, Picture)]
+    assert where == sorted(set(where))
+    for one, number in enumerate(where):
+        texts = [item.question for item in shapes.items if item.picture == one]
+        assert texts == [item.question for item in scenes.items if item.picture == number]
+
+
 def frames(shown: Media) -> list[Image.Image]:
     return [shown.image] if isinstance(shown, Picture) else list(shown.frames())
 

@@ -16,7 +16,7 @@ from llava_mini.model.conditional_generation import LlavaMiniForConditionalGener
 from llava_mini.training.overrides import override
 from llava_mini.training.plan import plan, plan_stage
 from llava_mini.training.recipes import RECIPES, find_recipe, lora, vicuna_7b, vicuna_7b_hd
-from llava_mini.training.stages import Files, Parts, Pretrained, Template
+from llava_mini.training.stages import Files, Parts, Pretrained, Scenes, Template
 from llava_mini.training.workshop import open_workshop
 
 
@@ -99,8 +99,9 @@ def test_what_grounding_gives_can_be_told_from_what_pre_fusion_gives() -> None:
     assert plain.start == mini.start
     assert [stage.name for stage in plain.stages] == [stage.name for stage in unfused.stages]
     assert [stage.name for stage in mini.stages] == ["alignment", "stage1", "grounding", "stage2"]
-    assert plain.stages[-1].steps == unfused.stages[-1].steps == 400
-    assert replace(plain.stages[-1], steps=300) == mini.stages[-1]
+    assert plain.stages[-1].steps == unfused.stages[-1].steps == 300
+    assert replace(plain.stages[-1], steps=200) == mini.stages[-1]
+    assert all(isinstance(stage.data, Scenes) and stage.data.shapes for stage in (*mini.stages, *unfused.stages))
 
 
 def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:

@@ -17,7 +17,7 @@ def analyze(
     data: Annotated[
         Path | None, typer.Option(help="Questions in LLaVA's JSON; default: the made suite of --suite.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="photographs, scenes, unseen-scenes or videos.")] = "scenes",
+    suite: Annotated[str, typer.Option(help="photographs, scenes, shapes, unseen-scenes or videos.")] = "scenes",
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch', for --suite.")] = Path(
         "data/sources"
     ),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llava_mini.evaluation.judge import Judge
     from llava_mini.evaluation.results import Result
 
-_MADE = ("embedded", "photographs", "scenes", "unseen-scenes", "videos", "moments")
+_MADE = ("embedded", "photographs", "scenes", "shapes", "unseen-scenes", "videos", "moments")
 _TINY = "all-tiny"
 _OUT, _BATCH = Path("runs/evaluation"), 16
 
@@ -27,7 +27,7 @@ def evaluate(
         typer.Argument(
             metavar="NAME",
             help="Benchmarks of --list, 'all' of them, 'all-tiny' (made copies of all); or made suites: embedded "
-            "(all of one version), photographs, scenes, unseen-scenes, videos, moments.",
+            "(all of one version), photographs, scenes, shapes, unseen-scenes, videos, moments.",
             show_default=False,
         ),
     ] = None,

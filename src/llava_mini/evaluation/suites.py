@@ -4,6 +4,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -49,8 +50,14 @@ def photographs(sources: Path, limit: int | None = None, first: int = 0) -> Suit
     return Suite([Picture(photo.image, photo.group) for photo in chosen], items)
 
 
-def scenes(sources: Path, limit: int | None = None, first: int = 0, *, split: SceneSplit = "new") -> Suite:
-    """Ask about new scenes of trained cut-outs ("new"), or of held-out ones on corners of photographs ("unseen")."""
+def scenes(
+    sources: Path, limit: int | None = None, first: int = 0, *, split: SceneSplit = "new", only_shapes: bool = False
+) -> Suite:
+    """Ask about new scenes of trained cut-outs ("new"), or of held-out ones on corners of photographs ("unseen").
+
+    Args:
+        only_shapes: leave out the scenes that show anything but shapes.
+    """
     library = SceneLibrary(load_cutouts(sources, "train"))
     if split == "unseen":
         whole = [photo for photo in load_photographs(sources) if photo.group != "stamps"]
@@ -59,13 +66,16 @@ def scenes(sources: Path, limit: int | None = None, first: int = 0, *, split: Sc
     names = library.unseen_names if split == "unseen" else library.names
     pictures: list[Media] = []
     items: list[Item] = []
-    for index in range(limit or 100):
-        seed = _FIRST_SEED[split] + first + index
+    for seed in count(_FIRST_SEED[split] + first):
+        if len(pictures) == (limit or 100):
+            break
         image, scene = draw_scene(seed, library, split)
-        pictures.append(Picture(image, f"scene {seed}"))
+        if only_shapes and any(thing.kind != "shape" for thing in scene.objects):
+            continue
         asked = ask_about(scene, random.Random(seed), names)
         # A caption is right or wrong in too many ways.
-        items += [_item(question, index) for question in asked if question.kind != "caption"]
+        items += [_item(question, len(pictures)) for question in asked if question.kind != "caption"]
+        pictures.append(Picture(image, f"scene {seed}"))
     return Suite(pictures, items)
 
 
@@ -97,6 +107,7 @@ class MakeSuite(Protocol):
 SUITES: dict[str, MakeSuite] = {
     "photographs": photographs,
     "scenes": scenes,
+    "shapes": partial(scenes, only_shapes=True),
     "unseen-scenes": partial(scenes, split="unseen"),
     "videos": videos,
 }

@@ -9,6 +9,7 @@ from torch import nn
 
 from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
+from llava_mini.data.scenes import SHAPES
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.chat import read_template
 from llava_mini.model.projector import SemanticProjector
@@ -116,7 +117,7 @@ def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator
         drawn.table,
         classifier,
         drawn.class_names,
-        drawn.names,
+        SHAPES if stage.data.shapes else drawn.names,
         tokens,
         seed,
         drawn.videos,
@@ -140,11 +141,13 @@ def open_data(
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
     scenes = _drawn(stage, workshop).scenes
-    count = len(scenes) - stage.data.held_out
+    shown = scenes.of_shapes() if stage.data.shapes else range(len(scenes))
+    count = len(shown) - stage.data.held_out
     if count < 1:
-        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(scenes)} scenes")
-    held = [scenes[index] for index in range(count, len(scenes))]
-    learned = scenes if not held else torch.utils.data.Subset(scenes, range(count))
+        which = "scenes of shapes" if stage.data.shapes else "scenes"
+        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(shown)} {which}")
+    held = [scenes[index] for index in shown[count:]]
+    learned = torch.utils.data.Subset(scenes, shown[:count])
     return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
 
 

@@ -69,6 +69,8 @@ class Scenes:
     """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
     kinds: tuple[str, ...] = ()
     """Question kinds that are asked; empty: all."""
+    shapes: bool = False
+    """Learn from scenes that show nothing but shapes, and name nothing else: there is little to know in them."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
     """So many of the last scenes are not learned from but measured, with their own pictures and with others'; not 1."""
 
