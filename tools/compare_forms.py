@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from llava_mini.checkpoints.embedded import assemble
+from llava_mini.training.embedded_recipes import COMPARED
 from llava_mini.training.recipes import find_recipe
 from llava_mini.training.stages import Embedded
 
@@ -43,9 +44,15 @@ def main(folder: Path) -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("compare-*.json")):
         recipe, _, _ = path.stem.rpartition("-")
-        results.setdefault(recipe, []).append(json.loads(path.read_text(encoding="utf-8"))["shapes"])
+        found = json.loads(path.read_text(encoding="utf-8")).get("shapes")
+        if found is None:
+            sys.exit(f"{path} is no result of 'llava-mini evaluate shapes --json'")
+        results.setdefault(recipe, []).append(found)
     if not results:
         sys.exit(f"no compare-*.json in {folder}")
+    asked = {seed["all"]["n"] for seeds in results.values() for seed in seeds}
+    if len(asked) > 1:
+        sys.exit(f"the results in {folder} are of {sorted(asked)} questions; give all the same --limit")
     kinds = [kind for kind in next(iter(results.values()))[0] if kind != "all"]
     print(
         "| form | tokens | GFLOP, a known picture's | all, each seed | shuffled | blank | " + " | ".join(kinds) + " |"
@@ -61,7 +68,7 @@ def main(folder: Path) -> None:
         )
         controls = [f"{100 * _mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
         by_kind = [f"{100 * _mean(seeds, kind, 'accuracy'):.0f}" for kind in kinds]
-        cells = [chosen.summary, str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
+        cells = [COMPARED[recipe][0], str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
         print("| " + " | ".join(cells) + " |")
 
 

@@ -13,10 +13,11 @@ from llava_mini.cli import app
 from llava_mini.errors import ConfigError, ModelError
 from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.training.embedded_recipes import COMPARED
 from llava_mini.training.overrides import override
 from llava_mini.training.plan import plan, plan_stage
 from llava_mini.training.recipes import RECIPES, find_recipe, lora, vicuna_7b, vicuna_7b_hd
-from llava_mini.training.stages import Files, Parts, Pretrained, Scenes, Template
+from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Scenes, Template
 from llava_mini.training.workshop import open_workshop
 
 
@@ -101,7 +102,18 @@ def test_what_grounding_gives_can_be_told_from_what_pre_fusion_gives() -> None:
     assert [stage.name for stage in mini.stages] == ["alignment", "stage1", "grounding", "stage2"]
     assert plain.stages[-1].steps == unfused.stages[-1].steps == 300
     assert replace(plain.stages[-1], steps=200) == mini.stages[-1]
-    assert all(isinstance(stage.data, Scenes) and stage.data.shapes for stage in (*mini.stages, *unfused.stages))
+
+
+def test_the_compared_forms_learn_from_shapes_alone_and_teach_what_they_have() -> None:
+    for name in COMPARED:
+        recipe = find_recipe(name)
+        assert isinstance(recipe.start, Embedded)
+        fuses = recipe.start.changes.get("fusion_layers") != 0
+        for stage in recipe.stages:
+            assert isinstance(stage.data, Scenes)
+            assert (stage.data.only_shapes, stage.data.imagined, stage.data.videos) == (True, 0, 0)
+            assert fuses or "pre_fusion" not in stage.learning_rates
+            assert ("compression" in stage.learning_rates) <= ("compression" not in recipe.start.changes)
 
 
 def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:

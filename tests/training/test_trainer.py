@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from tiny import EMBEDDED, tiny_model, tiny_processor
 
 from llava_mini.checkpoints.embedded import load_adapter
+from llava_mini.data.collator import Skipped
 from llava_mini.data.mentions import Mention
+from llava_mini.data.mixture import Mixture
 from llava_mini.data.prepared import PreparedScenes
-from llava_mini.data.scenes import Scene, SceneObject
+from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.alignment import WordTable
@@ -27,7 +29,7 @@ from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
-from llava_mini.training.stage_setup import build_collator, build_objective, take_share
+from llava_mini.training.stage_setup import build_collator, build_objective, open_data, take_share
 from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
 from llava_mini.training.workshop import Drawn, Workshop
 
@@ -270,6 +272,38 @@ def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused
         with pytest.raises(ConfigError, match=words):
             run(recipe_of(stage), workshop(tmp_path), tmp_path / "run")
     run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
+
+
+def test_a_stage_may_learn_from_shapes_alone(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    rows = json.loads((tmp_path / "scenes" / "shard-0000.json").read_text())
+    for place in (1, 2, 5, 7):
+        star = {**rows[place]["scene"]["objects"][0], "name": "star", "kind": "shape"}
+        rows[place]["scene"] = {**rows[place]["scene"], "objects": [star], "kind": "shapes"}
+    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
+    shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
+    stage = replace(_GROUND, data=Scenes(2, only_shapes=True, held_out=2))
+    collator = build_collator(stage, shop, 0)
+    assert isinstance(collator, SceneCollator)
+    assert set(collator.names) == set(SHAPES)
+    mixture, held = open_data(stage, shop, collator, 0, Skipped(tmp_path / "skipped", 0))
+    assert isinstance(mixture, Mixture)
+    assert {mixture.at(position).index for position in range(8)} == {1, 2}
+    assert [scene.index for scene in held[""].items] == [5, 7]
+    for data, words in (
+        (
+            Scenes(2, only_shapes=True, imagined=0.5),
+            "imagined is 0.5 and videos 0, which show other things; set them to",
+        ),
+        (
+            Scenes(2, only_shapes=True, held_out=4),
+            "held_out is 4, but there are only 4 scenes that show only shapes; dr",
+        ),
+    ):
+        other = replace(stage, data=data)
+        with pytest.raises(ConfigError, match=words):
+            open_data(other, shop, build_collator(other, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
 
 
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:

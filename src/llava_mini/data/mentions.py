@@ -181,7 +181,7 @@ def _generic(scene: Scene) -> list[Mention]:
         mentions += [Mention(word, name=first.name, box=_only(scene.objects)) for word in _THIS]
     elif len({thing.name for thing in scene.objects}) > 1:
         mentions += [Mention(word, number=len(scene.objects)) for word in _ALL]
-    if all(thing.kind == "shape" for thing in scene.objects):
+    if scene.only_shapes:
         mentions.append(Mention("shapes", number=len(scene.objects)))
         if len(scene.objects) == 1:
             mentions.append(Mention("shape", name=first.name, colour=first.colour, box=_only(scene.objects)))

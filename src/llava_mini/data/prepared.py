@@ -122,10 +122,10 @@ class PreparedScenes(Dataset[PreparedScene]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def of_shapes(self) -> list[int]:
-        """List the scenes that show nothing but shapes."""
+    def find_only_shapes(self) -> list[int]:
+        """Return the indices of the scenes that show nothing but shapes."""
         rows = (self._rows[shard][place].get("scene") for shard, place, _, _ in self._index)
-        return [i for i, row in enumerate(rows) if row and all(thing["kind"] == "shape" for thing in row["objects"])]
+        return [index for index, row in enumerate(rows) if row is not None and _scene(row).only_shapes]
 
     def __getitem__(self, index: int) -> PreparedScene:
         shard, place, start, end = self._index[index]

@@ -59,6 +59,11 @@ class Scene:
     behind: tuple[str, ...] = ()
     """What the ground may show besides, when it is of a photograph."""
 
+    @property
+    def only_shapes(self) -> bool:
+        """Whether it shows nothing but shapes."""
+        return all(thing.kind == "shape" for thing in self.objects)
+
 
 class DrawnScene(NamedTuple):
     """Hold a picture and what it shows."""

@@ -56,7 +56,8 @@ def scenes(
     """Ask about new scenes of trained cut-outs ("new"), or of held-out ones on corners of photographs ("unseen").
 
     Args:
-        only_shapes: leave out the scenes that show anything but shapes.
+        first: the first seed is so many after the split's own.
+        only_shapes: leave out the scenes that show anything but shapes; then there are fewer pictures than seeds.
     """
     library = SceneLibrary(load_cutouts(sources, "train"))
     if split == "unseen":
@@ -70,7 +71,7 @@ def scenes(
         if len(pictures) == (limit or 100):
             break
         image, scene = draw_scene(seed, library, split)
-        if only_shapes and any(thing.kind != "shape" for thing in scene.objects):
+        if only_shapes and not scene.only_shapes:
             continue
         asked = ask_about(scene, random.Random(seed), names)
         # A caption is right or wrong in too many ways.

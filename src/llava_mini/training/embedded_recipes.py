@@ -127,9 +127,9 @@ _GROUNDED = ("compare-mini", "compare-average")
 def compared(name: str) -> Recipe:
     """Train one of the forms that the paper's Tables 1, 6 and 8 compare, on the embedded model's parts, in short.
 
-    All see the same scenes, of shapes alone, and the same questions in the same order: what there is to know is little,
-    so that half an hour is enough for a form to learn to look, or not. A form without pre-fusion has nothing that
-    grounding could teach, so its stage 2 has 300 steps, and not 200 after 250 of grounding, which take as long.
+    They learn from scenes of shapes alone, where there is little to know, without imagined classes; each stage sees the
+    same scenes and asks the same questions in the same order. A form without pre-fusion has nothing that grounding
+    could teach, so its stage 2 has 300 steps, and not 200 after 250 of grounding, which take about as long.
     "compare-plain" fuses and is trained as those are: beside "compare-mini" it tells what grounding gives, beside
     "compare-one-token" what fusing gives.
     """
@@ -141,7 +141,7 @@ def compared(name: str) -> Recipe:
     if name in _GROUNDED:
         steps = {"alignment": 200, "stage1": 20, "grounding": 250, "stage2": 200}
     short = tuple(_of_form(replace(stages[one], steps=count), changes) for one, count in steps.items())
-    return Recipe(name, summary, Embedded(changes=changes), short, precision=whole.precision)
+    return Recipe(name, f"{summary}; on shapes alone", Embedded(changes=changes), short, precision=whole.precision)
 
 
 def _of_form(stage: Stage, changes: Mapping[str, object]) -> Stage:
@@ -151,7 +151,7 @@ def _of_form(stage: Stage, changes: Mapping[str, object]) -> Stage:
     gone |= {"compression"} if changes.get("compression") in ("none", "average") else set()
     rates = {part: rate for part, rate in stage.learning_rates.items() if part not in gone}
     assert isinstance(stage.data, Scenes)
-    return replace(stage, learning_rates=rates, data=replace(stage.data, shapes=True, imagined=0.0))
+    return replace(stage, learning_rates=rates, data=replace(stage.data, only_shapes=True, imagined=0.0))
 
 
 def smoke() -> Recipe:

@@ -104,6 +104,11 @@ def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator
         return ExampleCollator(workshop.processor, tokens, stage.data.max_tokens, stage.data.packing, template)
     if stage.data.imagined and config.tiles > 1:
         raise ConfigError(f"stage {stage.name!r} imagines classes, but pictures are in tiles; set imagined to 0")
+    if stage.data.only_shapes and (stage.data.imagined or stage.data.videos):
+        raise ConfigError(
+            f"stage {stage.name!r} shows only_shapes, but imagined is {stage.data.imagined} and videos "
+            f"{stage.data.videos}, which show other things; set them to 0"
+        )
     projector = workshop.model.model.multi_modal_projector
     classifier = copy.deepcopy(projector.classifier).cpu() if isinstance(projector, SemanticProjector) else None
     drawn = _drawn(stage, workshop)
@@ -117,7 +122,7 @@ def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator
         drawn.table,
         classifier,
         drawn.class_names,
-        SHAPES if stage.data.shapes else drawn.names,
+        SHAPES if stage.data.only_shapes else drawn.names,
         tokens,
         seed,
         drawn.videos,
@@ -141,11 +146,11 @@ def open_data(
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
     scenes = _drawn(stage, workshop).scenes
-    shown = scenes.of_shapes() if stage.data.shapes else range(len(scenes))
+    shown = scenes.find_only_shapes() if stage.data.only_shapes else range(len(scenes))
     count = len(shown) - stage.data.held_out
     if count < 1:
-        which = "scenes of shapes" if stage.data.shapes else "scenes"
-        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(shown)} {which}")
+        which = "that show only shapes; draw more with 'llava-mini data scenes'" if stage.data.only_shapes else ""
+        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(shown)} scenes {which}".rstrip())
     held = [scenes[index] for index in shown[count:]]
     learned = torch.utils.data.Subset(scenes, shown[:count])
     return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]

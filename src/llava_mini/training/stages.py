@@ -69,10 +69,12 @@ class Scenes:
     """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
     kinds: tuple[str, ...] = ()
     """Question kinds that are asked; empty: all."""
-    shapes: bool = False
-    """Learn from scenes that show nothing but shapes, and name nothing else: there is little to know in them."""
+    only_shapes: bool = False
+    """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
+    with videos or imagined classes, which show other things."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
-    """So many of the last scenes are not learned from but measured, with their own pictures and with others'; not 1."""
+    """So many of the last scenes that it might learn from are measured instead, with their own pictures and with
+    others'; not 1."""
 
 
 @dataclass(frozen=True)
