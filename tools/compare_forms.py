@@ -16,8 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llava_mini.checkpoints.embedded import assemble
 from llava_mini.training.embedded_recipes import COMPARED
-from llava_mini.training.recipes import find_recipe
-from llava_mini.training.stages import Embedded
 
 _INTERVAL = ("accuracy", "low", "high")
 QUESTION = "How many stars are in the picture?"
@@ -45,8 +43,8 @@ def main(folder: Path) -> None:
     for path in sorted(folder.glob("compare-*.json")):
         recipe, _, _ = path.stem.rpartition("-")
         found = json.loads(path.read_text(encoding="utf-8")).get("shapes")
-        if found is None:
-            sys.exit(f"{path} is no result of 'llava-mini evaluate shapes --json'")
+        if found is None or recipe not in COMPARED:
+            sys.exit(f"{path} is no result of 'llava-mini evaluate shapes --json' as <recipe>-<seed>.json")
         results.setdefault(recipe, []).append(found)
     if not results:
         sys.exit(f"no compare-*.json in {folder}")
@@ -59,16 +57,15 @@ def main(folder: Path) -> None:
     )
     print("|---" * (6 + len(kinds)) + "|")
     for recipe, seeds in sorted(results.items(), key=lambda row: -_mean(row[1], "all", "accuracy")):
-        chosen = find_recipe(recipe)
-        assert isinstance(chosen.start, Embedded)
-        tokens, first, again = work(dict(chosen.start.changes))
+        summary, changes = COMPARED[recipe]
+        tokens, first, again = work(changes)
         each = ", ".join(
             "{accuracy:.1f} ({low:.0f}–{high:.0f})".format(**{name: 100 * seed["all"][name] for name in _INTERVAL})
             for seed in seeds
         )
         controls = [f"{100 * _mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
         by_kind = [f"{100 * _mean(seeds, kind, 'accuracy'):.0f}" for kind in kinds]
-        cells = [COMPARED[recipe][0], str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
+        cells = [summary, str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
         print("| " + " | ".join(cells) + " |")
 
 

@@ -298,7 +298,7 @@ def test_a_stage_may_learn_from_shapes_alone(tmp_path: Path) -> None:
         ),
         (
             Scenes(2, only_shapes=True, held_out=4),
-            "held_out is 4, but there are only 4 scenes that show only shapes; dr",
+            "held_out is 4, but there are only 4 scenes of only shapes; draw more with",
         ),
     ):
         other = replace(stage, data=data)

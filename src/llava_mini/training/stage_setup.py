@@ -149,8 +149,11 @@ def open_data(
     shown = scenes.find_only_shapes() if stage.data.only_shapes else range(len(scenes))
     count = len(shown) - stage.data.held_out
     if count < 1:
-        which = "that show only shapes; draw more with 'llava-mini data scenes'" if stage.data.only_shapes else ""
-        raise ConfigError(f"held_out is {stage.data.held_out}, but there are only {len(shown)} scenes {which}".rstrip())
+        scenes_of = "scenes of only shapes" if stage.data.only_shapes else "scenes"
+        raise ConfigError(
+            f"stage {stage.name!r}: held_out is {stage.data.held_out}, but there are only {len(shown)} {scenes_of}; "
+            "draw more with 'llava-mini data scenes'"
+        )
     held = [scenes[index] for index in shown[count:]]
     learned = torch.utils.data.Subset(scenes, shown[:count])
     return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
