@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from llava_mini.evaluation.judge import Judge
     from llava_mini.evaluation.results import Result
 
-_MADE = ("embedded", "photographs", "scenes", "shapes", "unseen-scenes", "videos", "moments")
 _TINY = "all-tiny"
 _OUT, _BATCH = Path("runs/evaluation"), 16
 
@@ -79,6 +78,7 @@ def evaluate(
     from dataclasses import asdict, replace
 
     from llava_mini.evaluation.benchmarks import BENCHMARKS, find_benchmark
+    from llava_mini.evaluation.suites import MADE
 
     if list_:
         _print_list(as_json)
@@ -90,7 +90,7 @@ def evaluate(
         return
     if not asked:
         raise ConfigError("nothing is to be measured; give a name of --list, or embedded")
-    made = [name for name in asked if name in _MADE]
+    made = [name for name in asked if name in MADE]
     if made and len(made) < len(asked):
         raise ConfigError(f"{made[0]} is a made suite; measure it and benchmarks one after the other")
     if made:

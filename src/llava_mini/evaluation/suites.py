@@ -112,7 +112,8 @@ SUITES: dict[str, MakeSuite] = {
     "unseen-scenes": partial(scenes, split="unseen"),
     "videos": videos,
 }
-
+MADE = ("embedded", *SUITES, "moments")
+"""All that can be asked for by name: the benchmark, its suites and others, and where answers to videos looked."""
 
 BENCHMARK_VERSION = 2
 """Of the benchmark "embedded": what is drawn, asked and counted as right. Numbers of two versions do not compare."""
@@ -144,5 +145,5 @@ def find_suite(name: str) -> MakeSuite:
         ConfigError: when there is none.
     """
     if name not in SUITES:
-        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}, moments, embedded")
+        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}")
     return SUITES[name]
