@@ -73,14 +73,15 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     generic = _generic(scene)
     rng.shuffle(generic)
     single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
-    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, pairs)]
+    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
 
 
 def mention_one(name: str, rng: random.Random, absent: Sequence[str]) -> list[Mention]:
-    """Name the one thing that is known of a picture, and what is not in it, in random order."""
-    mentions = [Mention(name, True), Mention(rng.choice(_THIS), name=name), *(Mention(one, False) for one in absent)]
+    """Name the one thing that is known of a picture, as often what is not in it, and "this", in random order."""
+    there = [Mention(name, True)] * len(absent)
+    mentions = [*there, Mention(rng.choice(_THIS), name=name), *(Mention(one, False) for one in absent)]
     rng.shuffle(mentions)
     return mentions
 
