@@ -1,5 +1,8 @@
 """The table of the compared forms from saved results: accuracy of each seed beside its controls, and work.
 
+Work is GFLOP of one question without the tower, and "again" of one about a picture that is known. Of each kind of
+question the mean of the seeds is told, in brackets what it is with another's picture.
+
     python tools/compare_forms.py docs/results/forms
 
 The folder holds what `llava-mini evaluate shapes --json` printed of each training, as `<recipe>-<seed>.json`.
@@ -52,10 +55,9 @@ def main(folder: Path) -> None:
     if len(asked) > 1:
         sys.exit(f"the results in {folder} are of {sorted(asked)} questions; give all the same --limit")
     kinds = [kind for kind in next(iter(results.values()))[0] if kind != "all"]
-    print(
-        "| form | tokens | GFLOP, a known picture's | all, each seed | shuffled | blank | " + " | ".join(kinds) + " |"
-    )
-    print("|---" * (6 + len(kinds)) + "|")
+    heads = ("form", "tokens", "GFLOP", "again", "all, each seed", "shuffled", "blank", *kinds)
+    print(f"| {' | '.join(heads).replace('_', '-')} |")
+    print("|---" * len(heads) + "|")
     for recipe, seeds in sorted(results.items(), key=lambda row: -_mean(row[1], "all", "accuracy")):
         summary, changes = COMPARED[recipe]
         tokens, first, again = work(changes)
@@ -63,14 +65,15 @@ def main(folder: Path) -> None:
             "{accuracy:.1f} ({low:.0f}–{high:.0f})".format(**{name: 100 * seed["all"][name] for name in _INTERVAL})
             for seed in seeds
         )
-        controls = [f"{100 * _mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
-        by_kind = [f"{100 * _mean(seeds, kind, 'accuracy'):.0f}" for kind in kinds]
-        cells = [summary, str(tokens), f"{first:.1f}, {again:.1f}", each, *controls, *by_kind]
-        print("| " + " | ".join(cells) + " |")
+        controls = [f"{_mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
+        by_kind = [f"{_mean(seeds, kind, 'accuracy'):.0f} ({_mean(seeds, kind, 'shuffled'):.0f})" for kind in kinds]
+        cells = [summary, str(tokens), f"{first:.1f}", f"{again:.1f}", each, *controls, *by_kind]
+        print(f"| {' | '.join(cells)} |")
 
 
 def _mean(seeds: list[dict[str, Any]], kind: str, value: str) -> float:
-    return sum(float(seed[kind][value]) for seed in seeds) / len(seeds)
+    """Return the mean over seeds, in percent."""
+    return 100 * sum(float(seed[kind][value]) for seed in seeds) / len(seeds)
 
 
 if __name__ == "__main__":
