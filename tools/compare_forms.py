@@ -1,7 +1,7 @@
 """The table of the compared forms from saved results: accuracy of each seed beside its controls, and work.
 
 Work is GFLOP of one question without the tower, and "again" of one about a picture that is known. Of each kind of
-question the mean of the seeds is told, in brackets what it is with another's picture.
+question the mean of its seeds is told, in brackets what it is with another's picture.
 
     python tools/compare_forms.py docs/results/forms
 
@@ -10,6 +10,8 @@ The folder holds what `llava-mini evaluate shapes --json` printed of each traini
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from llava_mini.checkpoints.embedded import assemble
 from llava_mini.training.embedded_recipes import COMPARED
 
-_INTERVAL = ("accuracy", "low", "high")
 QUESTION = "How many stars are in the picture?"
 
 
@@ -41,40 +42,48 @@ def work(changes: dict[str, Any]) -> tuple[int, float, float]:
 
 
 def main(folder: Path) -> None:
-    """Print the table in Markdown."""
-    results: dict[str, list[dict[str, Any]]] = {}
+    """Print the table in Markdown, the forms in the order of `COMPARED`."""
+    results: dict[str, dict[int, dict[str, Any]]] = {}
     for path in sorted(folder.glob("compare-*.json")):
-        recipe, _, _ = path.stem.rpartition("-")
+        recipe, _, seed = path.stem.rpartition("-")
         found = json.loads(path.read_text(encoding="utf-8")).get("shapes")
-        if found is None or recipe not in COMPARED:
+        if found is None or recipe not in COMPARED or not seed.isdecimal():
             sys.exit(f"{path} is no result of 'llava-mini evaluate shapes --json' as <recipe>-<seed>.json")
-        results.setdefault(recipe, []).append(found)
+        results.setdefault(recipe, {})[int(seed)] = found
     if not results:
         sys.exit(f"no compare-*.json in {folder}")
-    asked = {seed["all"]["n"] for seeds in results.values() for seed in seeds}
-    if len(asked) > 1:
-        sys.exit(f"the results in {folder} are of {sorted(asked)} questions; give all the same --limit")
-    kinds = [kind for kind in next(iter(results.values()))[0] if kind != "all"]
-    heads = ("form", "tokens", "GFLOP", "again", "all, each seed", "shuffled", "blank", *kinds)
+    every = [one for of_form in results.values() for one in of_form.values()]
+    asked = {kind: sorted({one.get(kind, {"n": 0})["n"] for one in every}) for result in every for kind in result}
+    if unequal := [kind for kind, counts in asked.items() if len(counts) > 1]:
+        sys.exit(f"the results in {folder} are of {asked[unequal[0]]} questions; give all the same --limit")
+    kinds = [kind for kind in asked if kind != "all"]
+    seeds = sorted({seed for of_form in results.values() for seed in of_form})
+    heads = ("form", "tokens", "GFLOP", "again", *(f"seed {seed}" for seed in seeds), "shuffled", "blank", *kinds)
     print(f"| {' | '.join(heads).replace('_', '-')} |")
     print("|---" * len(heads) + "|")
-    for recipe, seeds in sorted(results.items(), key=lambda row: -_mean(row[1], "all", "accuracy")):
-        summary, changes = COMPARED[recipe]
+    for recipe, (summary, changes) in COMPARED.items():
+        if recipe not in results:
+            continue
         tokens, first, again = work(changes)
-        each = ", ".join(
-            "{accuracy:.1f} ({low:.0f}–{high:.0f})".format(**{name: 100 * seed["all"][name] for name in _INTERVAL})
-            for seed in seeds
-        )
-        controls = [f"{_mean(seeds, 'all', control):.1f}" for control in ("shuffled", "blank")]
-        by_kind = [f"{_mean(seeds, kind, 'accuracy'):.0f} ({_mean(seeds, kind, 'shuffled'):.0f})" for kind in kinds]
-        cells = [summary, str(tokens), f"{first:.1f}", f"{again:.1f}", each, *controls, *by_kind]
+        each = [_right(results[recipe][seed]["all"]) if seed in results[recipe] else "–" for seed in seeds]
+        mean = partial(_mean, list(results[recipe].values()))
+        controls = [f"{mean('all', control):.1f}" for control in ("shuffled", "blank")]
+        by_kind = [f"{mean(kind, 'accuracy'):.0f} ({mean(kind, 'shuffled'):.0f})" for kind in kinds]
+        cells = [summary, str(tokens), f"{first:.1f}", f"{again:.1f}", *each, *controls, *by_kind]
         print(f"| {' | '.join(cells)} |")
 
 
-def _mean(seeds: list[dict[str, Any]], kind: str, value: str) -> float:
+def _right(row: dict[str, Any]) -> str:
+    right, low, high = (100 * float(row[name]) for name in ("accuracy", "low", "high"))
+    return f"{right:.1f} ({low:.0f}–{high:.0f})"
+
+
+def _mean(seeds: Sequence[dict[str, Any]], kind: str, value: str) -> float:
     """Return the mean over seeds, in percent."""
     return 100 * sum(float(seed[kind][value]) for seed in seeds) / len(seeds)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

@@ -64,7 +64,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
         names: the names such scenes can show; absent things are drawn from them.
         most: mentions that are returned at most, without those that `pairs` brings.
         pairs: two things named one after the other, the second compared with the first; so many at most. Where just
-            two things are shown, at most as many words that are true of one of them, as "left" or "bigger", name it.
+            two things are shown, at most twice as many words that are true of one, as "left" or "bigger", name it.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -79,9 +79,8 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
 
 
 def mention_one(name: str, rng: random.Random, absent: Sequence[str]) -> list[Mention]:
-    """Name the one thing that is known of a picture, as often what is not in it, and "this", in random order."""
-    there = [Mention(name, True)] * len(absent)
-    mentions = [*there, Mention(rng.choice(_THIS), name=name), *(Mention(one, False) for one in absent)]
+    """Name the one thing that is known of a picture, and what is not in it, in random order."""
+    mentions = [Mention(name, True), Mention(rng.choice(_THIS), name=name), *(Mention(one, False) for one in absent)]
     rng.shuffle(mentions)
     return mentions
 

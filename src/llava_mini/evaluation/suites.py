@@ -113,7 +113,7 @@ SUITES: dict[str, MakeSuite] = {
     "videos": videos,
 }
 MADE = ("embedded", *SUITES, "moments")
-"""All that can be asked for by name: the benchmark, its suites and others, and where answers to videos looked."""
+"""What `llava-mini evaluate` draws itself: the benchmark, its suites and others, and where answers to videos looked."""
 
 BENCHMARK_VERSION = 2
 """Of the benchmark "embedded": what is drawn, asked and counted as right. Numbers of two versions do not compare."""
@@ -145,5 +145,5 @@ def find_suite(name: str) -> MakeSuite:
         ConfigError: when there is none.
     """
     if name not in SUITES:
-        raise ConfigError(f"no evaluation is called {name!r}; there are {', '.join(SUITES)}")
+        raise ConfigError(f"no suite of questions is called {name!r}; there are {', '.join(SUITES)}")
     return SUITES[name]

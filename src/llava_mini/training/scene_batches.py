@@ -107,11 +107,10 @@ class SceneCollator:
     def _grounding(
         self, scenes: Sequence[PreparedScene], planted: list[str | None], rng: random.Random
     ) -> dict[str, Tensor]:
-        most = self.data.mentions
         rows = [
-            mention_things(one.known, rng, self.names, most, self.data.pairs)
+            mention_things(one.known, rng, self.names, self.data.mentions, self.data.pairs)
             if name is None
-            else mention_one(name, rng, self._absent(one, name, rng, count=min(most, 4) - 2))
+            else mention_one(name, rng, self._absent(one, name, rng, count=1))
             for one, name in zip(scenes, planted, strict=True)
         ]
         return grounding_batch(rows, self.table, self.processor.tokenizer, rng)

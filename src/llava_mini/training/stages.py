@@ -62,7 +62,7 @@ class Scenes:
     """Names read beside a picture in grounding, at most."""
     pairs: Amount = 0
     """Pairs of names beside them, the second of which is asked how it stands to the first; and, where two things
-    are shown, at most as many words like "left" and "bigger", that are asked of which they are true."""
+    are shown, at most twice as many words like "left" and "bigger", that are asked of which they are true."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     photographs: Share = 0.0
