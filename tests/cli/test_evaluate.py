@@ -114,6 +114,7 @@ def test_two_processes_share_the_questions_and_the_first_scores_them_all(model: 
         (("popee",), "no benchmark is called 'popee'; did you mean pope?"),
         (("pope",), "POPE: there is no folder data/benchmarks/pope; get coco/coco_pope_adversarial.json, "),
         (("scenes", "pope"), "scenes is a made suite; measure it and benchmarks one after the other"),
+        (("scenez",), "no benchmark is called 'scenez'; did you mean scenes?"),
         (("all-tiny", "--judge", "localhost"), "a judge was given without its model; add --judge-model NAME"),
         (("all-tiny", "--judge", "localhost", "--judge-model", "x"), "the judge's address is 'localhost'; it must be"),
         (("--compare", "a", "b"), "a and b share no scored benchmark; evaluate both with --out first"),

@@ -129,7 +129,7 @@ def evaluate(
             write_tiny(data)
         state.wait_for_everyone()
     all_ = {"all", _TINY} & set(asked)
-    rows = list(BENCHMARKS) if all_ else [find_benchmark(name) for name in asked]
+    rows = list(BENCHMARKS) if all_ else [find_benchmark(name, MADE) for name in asked]
     referee = _judge(judge, judge_model, judge_price, out)
     questions = {row.name: row.samples(data) for row in rows}  # what is missing is said before a model is loaded
     for row in rows:

@@ -147,11 +147,15 @@ def _held_out(cutouts: list[Cutout]) -> set[Path]:
     return held_out
 
 
-def _hash(cutout: Cutout) -> float:
-    """Give a number in [0, 1), the same for a series of drawings, as "dog_01" and "dog_02"."""
+def series_of(cutout: Cutout) -> str:
+    """Return what drawings of a name that look alike share, as "dog" of "dog_01" and "dog_02"; an emoji's own file."""
     stem = cutout.path.stem
-    series = stem if cutout.source == "emoji" else re.sub(r"[\d_]+", "", stem)[:12]
-    digest = hashlib.sha256(f"{cutout.name}/{series}".encode()).digest()
+    return stem if cutout.source == "emoji" else re.sub(r"[\d_]+", "", stem)[:12]
+
+
+def _hash(cutout: Cutout) -> float:
+    """Give a number in [0, 1), the same for a series of drawings."""
+    digest = hashlib.sha256(f"{cutout.name}/{series_of(cutout)}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 

@@ -367,15 +367,19 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 )
 
 
-def find_benchmark(name: str) -> Benchmark:
+def find_benchmark(name: str, suites: Sequence[str] = ()) -> Benchmark:
     """Return a row by name.
+
+    Args:
+        suites: made suites that might have been meant.
 
     Raises:
         ConfigError: when there is none.
     """
     names = [row.name for row in BENCHMARKS]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name, [*names, *suites], n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"no benchmark is called {name!r}{meant} (there are {', '.join(names)})")
+        made = f"; made suites: {', '.join(suites)}" if suites else ""
+        raise ConfigError(f"no benchmark is called {name!r}{meant} (there are {', '.join(names)}{made})")
     return BENCHMARKS[names.index(name)]
