@@ -1,12 +1,15 @@
-"""The table of the embedded benchmark from a saved result, beside what is aimed at.
+"""The table of the embedded benchmark from a saved result, beside what is aimed at; of several, the aims one by one.
 
 llava-mini evaluate embedded --json > docs/results/embedded/adapter-6.json
 python tools/benchmark_table.py docs/results/embedded/adapter-6.json
+python tools/benchmark_table.py docs/results/embedded/adapter-*.json docs/results/embedded-not-shipped/adapter-7.json
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _AIMS = {
     **{"shape": 90, "colour": 85, "count": 85, "presence": 85, "left_right": 75, "above_below": 75, "name": 60},
@@ -20,7 +23,7 @@ def main(path: Path) -> None:
     """Print the table in Markdown, and how many aims are reached."""
     told = json.loads(path.read_text(encoding="utf-8"))
     version = told.pop("benchmark")["version"]
-    aims = _AIMS | {f"unseen {kind}": 100 * told[kind]["accuracy"] - 15 for kind in _AIMS if f"unseen {kind}" in told}
+    aims = _aims(told)
     print(f"| version {version}: question | n | right (95 %) | shuffled | blank | question alone | majority | aim |")
     print("|---" * 8 + "|")
     for kind, row in told.items():
@@ -33,5 +36,32 @@ def main(path: Path) -> None:
     print(f"\n{reached} of {len(aims)} aims are reached.")
 
 
+def compare(paths: Sequence[Path]) -> None:
+    """Print in Markdown what each adapter reached of every aim that one of them misses, in the order of the files."""
+    every = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    asked = [told.pop("benchmark") for told in every]
+    if other := next((path for path, one in zip(paths, asked, strict=True) if one != asked[0]), None):
+        sys.exit(f"{other} was asked other questions than {paths[0]}; ask all the same version")
+    heads = ("question", "n", *(path.stem for path in paths), "aim")
+    print(f"| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
+    for kind, aim in _aims(every[-1]).items():
+        right = [100 * told[kind]["accuracy"] for told in every]
+        if any(value < _aims(told)[kind] for value, told in zip(right, every, strict=True)):
+            percent = " | ".join(f"{value:.1f}" for value in right)
+            print(f"| {kind.replace('_', '-')} | {every[0][kind]['n']} | {percent} | {aim:.0f} |")
+
+
+def _aims(told: dict[str, Any]) -> dict[str, float]:
+    """Return what is aimed at, in percent."""
+    return _AIMS | {f"unseen {kind}": 100 * told[kind]["accuracy"] - 15 for kind in _AIMS if f"unseen {kind}" in told}
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    given = [Path(path) for path in sys.argv[1:]]
+    if not given:
+        sys.exit(__doc__)
+    if len(given) == 1:
+        main(given[0])
+    else:
+        compare(given)

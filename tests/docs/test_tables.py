@@ -26,6 +26,24 @@ def test_the_benchmark_in_the_document_is_the_saved_result_of_the_last_adapter(
     assert [line for line in DOCUMENT[start:] if line][: len(table)] == table
 
 
+def test_what_three_adapters_miss_is_what_their_results_say(capsys: pytest.CaptureFixture[str]) -> None:
+    results = ROOT / "docs/results"
+    shipped = [results / "embedded" / f"adapter-{number}.json" for number in (5, 6)]
+    benchmark_table.compare([*shipped, results / "embedded-not-shipped/adapter-7.json"])
+    table = printed(capsys)
+    start = DOCUMENT.index(table[0])
+    assert DOCUMENT[start : start + len(table)] == table
+
+
+def test_adapters_that_were_asked_other_questions_are_not_compared(tmp_path: Path) -> None:
+    result = json.loads((ROOT / "docs/results/embedded/adapter-6.json").read_text(encoding="utf-8"))
+    paths = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path, version in zip(paths, (2, 3), strict=True):
+        path.write_text(json.dumps({**result, "benchmark": {**result["benchmark"], "version": version}}))
+    with pytest.raises(SystemExit, match=r"two\.json was asked other questions than .*one\.json"):
+        benchmark_table.compare(paths)
+
+
 def write_result(folder: Path, name: str, *, right: float, n: int = 10) -> None:
     row = {"n": n, "accuracy": right, "low": right - 0.1, "high": right + 0.1, "shuffled": 0.3, "blank": 0.25}
     (folder / f"{name}.json").write_text(json.dumps({"shapes": {"colour": row, "all": row}}))
