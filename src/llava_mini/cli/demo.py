@@ -7,8 +7,11 @@ from llava_mini.cli import options
 QUESTIONS = {
     "shapes.png": ("What shape is the red object?", "What colour is the square?"),
     "counting.png": ("What shape is this?", "How many stars are there?", "What color is the background?"),
-    "apple.png": ("What is this?", "What colour is the apple?"),
-    "house.png": ("What color is the house?",),
+    "apple.png": (
+        "Is there an apple in the picture?",
+        "Is there a banana in the picture?",
+        "What colour is the apple?",
+    ),
     "video.mp4": ("What appears first?", "What color is the circle?"),
 }
 
