@@ -52,6 +52,11 @@ def test_a_file_says_whose_weights_it_holds(file: Path, tmp_path: Path) -> None:
     assert read_digest(file) == weights_digest(tiny_model())
     other = tiny_model(seed=1)
     assert read_digest(file) != weights_digest(other)
+    for place in ("model.language_model.layers.1.mlp.up_proj", "model.language_model.norm", "lm_head"):
+        other = tiny_model()
+        with torch.no_grad():
+            other.get_submodule(place).weight.mul_(1.01)
+        assert read_digest(file) != weights_digest(other), place
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(ModelError, match="broken.gguf is no GGUF file"):

@@ -1,6 +1,7 @@
 """The compressors equal the paper's and the released equations, and see each frame alone."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -92,6 +93,20 @@ def test_with_more_queries_places_matter() -> None:
     for kind in ("plain", "key_norm", "multi_head"):
         made = compressor(kind, 2)
         assert not torch.allclose(made(x.flip(1)), made(x), atol=1e-3), kind
+
+
+@pytest.mark.parametrize("kind", ["plain", "key_norm", "multi_head"])
+@torch.no_grad()
+def test_no_table_of_weights_is_made_unless_asked(kind: str) -> None:
+    made, x = compressor(kind, 2), patches(3)
+
+    def computed(run: Callable[[Tensor], Tensor]) -> list[str]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            run(x)
+        return [event.key for event in profiler.key_averages()]
+
+    assert not any("softmax" in name for name in computed(made))
+    assert any("softmax" in name for name in computed(made.look))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

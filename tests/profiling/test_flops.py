@@ -108,6 +108,15 @@ def test_questions_that_make_no_sense_are_refused() -> None:
         known_config("", "nowhere")
 
 
+def test_short_texts_have_a_shorter_beginning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["llava-mini", "profile", "flops", "--preset", "embedded", "--text-tokens", "30"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert "everything counted" in capsys.readouterr().out
+
+
 def test_the_command_prints_both_conventions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,10 @@ def test_one_json_line_names_machine_method_and_every_variant(
     monkeypatch.setattr(sys, "argv", ["llava-mini", "profile", "memory", *arguments, *asked])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert len(json.loads(capsys.readouterr().out)) == 7
+    made = json.loads(capsys.readouterr().out)
+    assert set(made) == {"machine", "method", "memory"}
+    assert made["method"]["text_tokens"] == 6
+    assert len(made["memory"]) == 7
 
 
 @pytest.mark.parametrize(

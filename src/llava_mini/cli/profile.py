@@ -28,7 +28,10 @@ def flops(
     preset: Preset = "vicuna-7b",
     model: Folder = None,
     text_tokens: Annotated[int, typer.Option(help="Words of the prompt, in tokens.")] = 60,
-    prefix_tokens: Annotated[int, typer.Option(help="Of them, those that every conversation begins with.")] = 36,
+    prefix_tokens: Annotated[
+        int | None,
+        typer.Option(help="Of them, those that every conversation begins with. Default: 36, or all but one."),
+    ] = None,
     frames: Annotated[int, typer.Option(help="Pictures, or frames of a video.")] = 1,
     hd: options.Hd = False,
     as_json: Json = False,
@@ -44,13 +47,13 @@ def flops(
     from llava_mini.profiling.flops import PAPER_TEXT_TOKENS, Question, compare_flops, count_flops, known_config
 
     config = known_config(preset, model, hd=hd)
-    question = Question(text_tokens, frames, prefix_tokens)
+    begun = min(36, max(text_tokens - 1, 0)) if prefix_tokens is None else prefix_tokens
+    question = Question(text_tokens, frames, begun)
     if as_json:
         print(json.dumps(count_flops(config, question)))
         return
     print(compare_flops(config, question))
-    prefix = min(prefix_tokens, PAPER_TEXT_TOKENS - 1)
-    print(compare_flops(config, Question(PAPER_TEXT_TOKENS, frames, prefix), "paper"))
+    print(compare_flops(config, Question(PAPER_TEXT_TOKENS, frames, min(begun, PAPER_TEXT_TOKENS - 1)), "paper"))
 
 
 @app.command("cost")
@@ -250,11 +253,15 @@ def memory(
     Example: llava-mini profile memory --compare
     """
     from llava_mini.profiling.latency import Work, measure_memory
+    from llava_mini.profiling.machine import this_machine
 
     built, forms = _random(preset, model, device, dtype, compare, form)
-    made = measure_memory(built, Work(text_tokens, min(36, text_tokens - 1), frames), forms=forms, asked=_asked(asked))
+    work = Work(text_tokens, min(36, text_tokens - 1), frames)
+    made = measure_memory(built, work, forms=forms, asked=_asked(asked))
     if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in made]))
+        method = {"geometry": model or preset, **dataclasses.asdict(work)}
+        machine = dataclasses.asdict(this_machine(built.device, built.dtype))
+        print(json.dumps({"machine": machine, "method": method, "memory": [dataclasses.asdict(row) for row in made]}))
         return
     print(f"{'MB':<16}{'asked':<8}{'weights':>10}{'peak beside':>13}{'kept of picture':>17}{'cache':>9}")
     for row in made:

@@ -39,7 +39,9 @@ class QueryCompressor(Compressor):
     def forward(self, patches: Tensor) -> Tensor:
         """Compress `(B, N², d)` patches: `(B, C², d)`."""
         queries, keys = self._compared(patches)
-        return F.scaled_dot_product_attention(queries, keys, patches, scale=self._scale)
+        # one head, told: of three dimensions torch makes a table of weights, of four it need not
+        queries, keys, values = queries[:, None], keys[:, None], patches[:, None]
+        return F.scaled_dot_product_attention(queries, keys, values, scale=self._scale)[:, 0]
 
     def look(self, patches: Tensor) -> Tensor:
         """Return the softmax of the equation: `(B, C², N²)`."""

@@ -52,7 +52,8 @@ class Dialogue:
     def nbytes(self) -> int:
         """Bytes kept, of the pictures and of the words."""
         cached = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
-        return sum(tensor.nbytes for tensor in (self._embeds, *(part for one in self._states for part in one), *cached))
+        words = sum(t.nbytes for t in (self._embeds, *(part for one in self._states for part in one), *cached))
+        return words + (0 if self._prefix is None else self._prefix.nbytes)
 
     @torch.no_grad()
     def opening(self, length: int) -> "Dialogue":

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import DynamicCache
 
 from llava_mini.checkpoints.embedded import embedded_geometry
@@ -304,6 +304,18 @@ class _Counted:
         if of:
             self._known[of] = flops
         return flops
+
+
+def count_run(run: Callable[[], object]) -> int:
+    """Count the operations of what runs on a device; attention of CPUs is unknown to torch's counter."""
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        run()
+    return int(counter.get_total_flops())
 
 
 def _bytes(module: torch.nn.Module) -> int:

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import DynamicCache
 
 from llava_mini.engines.packed import pack
 from llava_mini.errors import ConfigError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.profiling.flops import count_run
 from llava_mini.profiling.forms import all_tokens_of, transformers_llava
 from llava_mini.profiling.machine import Machine, matmul_rate, read_rate, row_rate, this_machine, wait
 
@@ -113,7 +113,7 @@ def time_variants(
     read_bytes = _weights(model.model.language_model) + _head(model)
     flops = {}
     for run in runs:
-        flops[run.form, run.asked] = _flops(run.first_token)
+        flops[run.form, run.asked] = count_run(run.first_token)
         on_done(f"{run.form} {run.asked}, warm-up")
     if engine == "packed":
         pack(*{id(run.model): run.model for run in runs}.values())
@@ -286,18 +286,6 @@ def _kept(model: Any, ids: Tensor, pixels: Tensor, after: Tensor) -> _Run:
 
 def _read(out: Any) -> State:
     return out.logits[:, -1:].argmax(dim=-1), out.past_key_values
-
-
-def _flops(run: Callable[[], object]) -> int:
-    """Count operations; attention of CPUs is unknown to torch's counter."""
-
-    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
-
-    known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def _peak(run: Callable[[], State], device: torch.device) -> tuple[int, State]:

@@ -33,15 +33,17 @@ class Machine:
     torch: str
     device: str
     dtype: str
-    matmul_gflops: float
-    """Rate at which matrices are multiplied in this precision, in 10⁹ operations a second, median."""
-    read_gb_s: float
+    matmul_gflops: float = 0.0
+    """Rate at which matrices are multiplied in this precision, in 10⁹ operations a second, median; 0: not measured."""
+    read_gb_s: float = 0.0
     """Rate at which numbers too many for caches are added up, in 10⁹ bytes a second, median."""
-    row_gb_s: float
+    row_gb_s: float = 0.0
     """Rate at which one row times matrices reads these, as the engine multiplies: what decoding could reach."""
 
 
-def this_machine(device: torch.device, dtype: torch.dtype, *, matmul: float, read: float, row: float) -> Machine:
+def this_machine(
+    device: torch.device, dtype: torch.dtype, *, matmul: float = 0.0, read: float = 0.0, row: float = 0.0
+) -> Machine:
     """Describe the machine.
 
     Args:

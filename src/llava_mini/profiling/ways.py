@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.splice import join_tiles
+from llava_mini.profiling.flops import count_run
 from llava_mini.profiling.machine import matmul_rate
 
 
@@ -68,15 +68,13 @@ def divide(assistant: Assistant, frames: int = 64, words: int = 60, repeats: int
     }
     made = []
     for name, run in parts.items():
-        with FlopCounterMode(display=False) as counter:
-            run()
-        seconds, speed = [], []
+        flops, seconds, speed = count_run(run), [], []
         for _ in range(repeats):
             speed.append(matmul_rate(core.device, core.dtype))
             began_s = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - began_s)
-        spent, flops = statistics.median(seconds), counter.get_total_flops()
+        spent = statistics.median(seconds)
         share = flops / spent / statistics.median(speed)
         made.append(Part(name, round(1e3 * spent / frames, 2), round(flops / frames / 1e9, 6), round(share, 3)))
     return made
@@ -100,11 +98,8 @@ def compare_ways(assistant: Assistant, frames: int = 64, words: int = 60, repeat
         "one by one": lambda: _one_by_one(core, pixels, text),
         "released": lambda: _released(core, pixels, text),
     }
-    fused, flops = {}, {}
-    for name, run in ways.items():
-        with FlopCounterMode(display=False) as counter:
-            fused[name] = run()
-        flops[name] = counter.get_total_flops() / frames
+    fused = {name: run() for name, run in ways.items()}
+    flops = {name: count_run(run) / frames for name, run in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     speed = []
     for _ in range(repeats):
