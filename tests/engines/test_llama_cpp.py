@@ -10,7 +10,7 @@ import torch
 from tiny import pixels, row, tiny_model, tiny_processor, tiny_tokenizer
 
 from llava_mini import Assistant, Sampling
-from llava_mini.engines import attach
+from llava_mini.engines import attach, llama_cpp
 from llava_mini.engines.gguf_file import read_digest, weights_digest, write_gguf
 from llava_mini.engines.llama_cpp import export_gguf
 from llava_mini.errors import InputError, ModelError
@@ -115,6 +115,22 @@ def test_turns_of_a_chat_go_on_from_what_is_kept(file: Path, tmp_path: Path) -> 
     assert answers[0] == answers[1]
     with pytest.raises(InputError, match="does not say where it looked"):
         assistant.ask("What is this?", pixels_as_picture(), attention=True)
+
+
+@needs_llama_cpp
+@torch.no_grad()
+def test_room_grows_with_what_is_read_and_nothing_is_lost(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, engine = tiny_model(), tiny_model()
+    attach(engine, str(file))
+    embeds = torch.randn(2, 120, 32, generator=torch.Generator().manual_seed(0))
+    cache, room = engine.new_cache(), []
+    monkeypatch.setattr(llama_cpp, "_AT_ONCE", 16)
+    for part in embeds.split([7, 20, 93], dim=1):
+        right = engine(inputs_embeds=part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        room.append(cache._room)
+    left = plain(inputs_embeds=embeds, logits_to_keep=1).logits
+    assert room == [16, 64, 256]
+    assert (left - right).abs().max() < 0.02 * left.abs().max()
 
 
 @needs_llama_cpp

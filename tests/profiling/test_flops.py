@@ -44,7 +44,10 @@ def test_every_part_is_what_the_formula_says() -> None:
         ("llava", "vision"): clip(24),
         ("llava", "projector"): 576 * PROJECTOR,
         ("llava", "llm"): layers(LAYERS, 636) + 636 * 2 * WIDTH * VOCABULARY,
+        # one query over 576 patches, in the tower's width: four projections, scores and their sums
+        ("released", "compression"): 2 * 1024**2 * (2 + 2 * 576) + 2 * 2 * 576 * 1024,
         ("released", "pre_fusion"): layers(FUSION, 577 + 60),
+        ("released", "llm"): layers(LAYERS, 61) + 61 * 2 * WIDTH * VOCABULARY,
         ("first", "vision"): clip(23),
         ("first", "projector"): 577 * PROJECTOR,
         # Three layers of patches, keys and values of the last (and the one query that stands for all of them), then the
@@ -58,6 +61,24 @@ def test_every_part_is_what_the_formula_says() -> None:
         ("second", "pre_fusion"): layers(FUSION, 60, 577),
         ("shared_prefix", "pre_fusion"): layers(FUSION, 24, 577 + 36),
         ("shared_prefix", "llm"): llm(24, 37),
+    }
+    for (way, part), flops in pencil.items():
+        assert ways[way][part] == pytest.approx(flops / 1e12, rel=1e-9), (way, part)
+
+
+def test_every_part_in_high_resolution_is_what_the_formula_says() -> None:
+    ways = count_flops(geometry("vicuna-7b", tiles=2, compression_size=8), Question())
+    patches, tokens = 5 * 576, 64  # four tiles and the whole
+    pencil = {
+        ("first", "vision"): 5 * clip(23),
+        ("first", "projector"): (patches + tokens) * PROJECTOR,
+        ("first", "pre_fusion"): layers(FUSION - 1, patches)
+        + patches * KEYS_AND_VALUES
+        + 2 * WIDTH**2
+        + layers(FUSION, tokens, patches)
+        + layers(FUSION, 60, patches + tokens),
+        ("first", "llm"): llm(tokens + 60),
+        ("released", "pre_fusion"): layers(FUSION, patches + tokens + 60),
     }
     for (way, part), flops in pencil.items():
         assert ways[way][part] == pytest.approx(flops / 1e12, rel=1e-9), (way, part)

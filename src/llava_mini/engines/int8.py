@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _FEW = 16
-"""Rows up to which the product with int8 weights beats turning them back (docs/efficiency.md)."""
+"""Rows up to which the product with int8 weights is taken; it was measured with one (docs/efficiency.md)."""
 
 
 class Int8Linear(nn.Module):

@@ -21,7 +21,7 @@ from llava_mini.errors import InputError, ModelError
 Quantization = Literal["F16", "Q8_0", "Q4_K_M"]
 _FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
 _AT_ONCE = 512
-"""Tokens that are read at a time."""
+"""Tokens that are read at a time, and for which there is room at first."""
 
 
 def export_gguf(model: Any, path: Path, quantization: str = "Q8_0") -> None:
@@ -58,6 +58,9 @@ class LlamaCppCache(Cache):
         super().__init__(layers=[])
         self._model = model
         self._context: Any = None
+        self._room = 0
+        """Tokens of all rows that the context has room for; twice as many when they are needed."""
+        self._free: Any = None
         self._seen = 0
         """Tokens so far, padding included."""
         self._kept: list[int] = []
@@ -81,8 +84,6 @@ class LlamaCppCache(Cache):
 
     def read(self, embeds: Tensor, present: Tensor) -> Tensor:
         """Read `(B, L, d)` further tokens, those that are `present` `(B, L)`; return the last one's logits `(B, V)`."""
-        if self._context is None:
-            self._open(len(embeds))
         logits = torch.zeros(len(embeds), self._model.vocabulary)
         tokens = [(row, int(place)) for row in range(len(embeds)) for place in present[row].nonzero()]
         if sum(self._kept) + len(tokens) > self._model.context:  # llama.cpp would end the process
@@ -90,6 +91,7 @@ class LlamaCppCache(Cache):
                 f"llama.cpp has room for {self._model.context} tokens in all, and {sum(self._kept) + len(tokens)} were "
                 "to be read; ask fewer questions at once, or shorter ones"
             )
+        self._make_room(len(embeds), sum(self._kept) + len(tokens))
         self._seen += embeds.shape[1]
         last = {row: index for index, (row, _) in enumerate(tokens)}
         at_once = min(_AT_ONCE, self._model.context)
@@ -117,19 +119,37 @@ class LlamaCppCache(Cache):
             found = library.llama_get_logits_ith(self._context, index)
             ctypes.memmove(logits[row].data_ptr(), found, logits[row].nbytes)
 
-    def _open(self, rows: int) -> None:
+    def _make_room(self, rows: int, tokens: int) -> None:
+        """Open a context for so many tokens in all where there is none, and carry over what a smaller one holds."""
+        if self._context is not None and tokens <= self._room:
+            return
         library = self._model.library
+        kept = [self._take_out(row) for row, count in enumerate(self._kept) if count]
+        self._room = min(self._model.context, max(_AT_ONCE, 1 << (tokens - 1).bit_length()))
         parameters = library.llama_context_default_params()
-        parameters.n_ctx = self._model.context
+        parameters.n_ctx = self._room
         parameters.n_batch = parameters.n_ubatch = _AT_ONCE
         parameters.n_seq_max = rows
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = torch.get_num_threads()
-        self._context = library.llama_init_from_model(self._model.weights, parameters)
-        if not self._context:
-            raise ModelError(f"llama.cpp has no memory for {rows} rows of {self._model.context} tokens in all")
-        weakref.finalize(self, library.llama_free, self._context)
-        self._kept = [0] * rows
+        context = library.llama_init_from_model(self._model.weights, parameters)
+        if not context:
+            raise ModelError(f"llama.cpp has no memory for {rows} rows of {self._room} tokens in all")
+        if self._free is not None:
+            self._free()
+        self._context, self._free = context, weakref.finalize(self, library.llama_free, context)
+        self._kept = self._kept or [0] * rows
+        for row, state in kept:
+            if not library.llama_state_seq_set_data(context, state, len(state), row):
+                raise ModelError(f"llama.cpp could not carry over what it kept of row {row}")
+
+    def _take_out(self, row: int) -> tuple[int, Any]:
+        """Return a row and what the context keeps of it."""
+        library = self._model.library
+        size = library.llama_state_seq_get_size(self._context, row)
+        state = (ctypes.c_uint8 * size)()
+        library.llama_state_seq_get_data(self._context, state, size, row)
+        return row, state
 
 
 class LlamaCppLanguageModel(nn.Module):
