@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from llava_mini.checkpoints.embedded import assemble
+from llava_mini.profiling.flops import count_run
 from llava_mini.training.embedded_recipes import COMPARED
 
 QUESTION = "How many stars are in the picture?"
@@ -33,12 +33,10 @@ def work(changes: dict[str, Any]) -> tuple[int, float, float]:
     content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
     inputs = processor.tokenize_conversations([[{"role": "user", "content": content}]], add_generation_prompt=True)
     features = model.model.get_vision_features(processor.prepare_frames([picture])[None])
-    with FlopCounterMode(display=False) as first:
-        prefix = model.model.encode_images(vision_features=features)
-        model(**inputs, vision_prefix=prefix, logits_to_keep=1)
-    with FlopCounterMode(display=False) as again:
-        model(**inputs, vision_prefix=prefix, logits_to_keep=1)
-    return model.config.tokens_per_frame, first.get_total_flops() / 1e9, again.get_total_flops() / 1e9
+    prefix = model.model.encode_images(vision_features=features)
+    picture_flops = count_run(lambda: model.model.encode_images(vision_features=features))
+    again = count_run(lambda: model(**inputs, vision_prefix=prefix, logits_to_keep=1))
+    return model.config.tokens_per_frame, (picture_flops + again) / 1e9, again / 1e9
 
 
 def main(folder: Path) -> None:
