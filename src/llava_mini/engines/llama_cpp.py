@@ -125,19 +125,20 @@ class LlamaCppCache(Cache):
             return
         library = self._model.library
         kept = [self._take_out(row) for row, count in enumerate(self._kept) if count]
-        self._room = min(self._model.context, max(_AT_ONCE, 1 << (tokens - 1).bit_length()))
+        room = min(self._model.context, max(_AT_ONCE, 1 << (tokens - 1).bit_length()))
         parameters = library.llama_context_default_params()
-        parameters.n_ctx = self._room
+        parameters.n_ctx = room
         parameters.n_batch = parameters.n_ubatch = _AT_ONCE
         parameters.n_seq_max = rows
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = torch.get_num_threads()
         context = library.llama_init_from_model(self._model.weights, parameters)
         if not context:
-            raise ModelError(f"llama.cpp has no memory for {rows} rows of {self._room} tokens in all")
+            raise ModelError(f"llama.cpp has no memory for {rows} rows of {room} tokens in all")
         if self._free is not None:
             self._free()
-        self._context, self._free = context, weakref.finalize(self, library.llama_free, context)
+        self._context, self._room = context, room
+        self._free = weakref.finalize(self, library.llama_free, context)
         self._kept = self._kept or [0] * rows
         for row, state in kept:
             if not library.llama_state_seq_set_data(context, state, len(state), row):
