@@ -1,12 +1,16 @@
-"""Weights in oneDNN's order: the same answers, in 16 bits the same bits, and a shared layer stays shared."""
+"""Weights in oneDNN's order: the same answers, in 16 bits the same bits, and a shared layer stays shared.
+
+Attention in two products is transformers' eager attention, and above a bound its fused one.
+"""
 
 import pytest
 import torch
 from tiny import pixels, row, tiny_model
 from torch import nn
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from llava_mini.engines import attach
-from llava_mini.engines.packed import PackedLinear, can_pack, pack
+from llava_mini.engines import attach, packed
+from llava_mini.engines.packed import PackedLinear, attend, can_pack, pack
 from llava_mini.errors import InputError
 
 CPU = torch.device("cpu")
@@ -21,26 +25,27 @@ pytestmark = pytest.mark.skipif(not DTYPES, reason="this torch has no oneDNN")
 def test_a_packed_layer_gives_what_the_plain_one_gives(dtype: torch.dtype, bias: bool, rows: int) -> None:
     torch.manual_seed(0)
     plain = nn.Linear(96, 160, bias=bias).to(dtype)
-    packed = PackedLinear(plain)
+    laid_out = PackedLinear(plain)
     given = torch.randn(2, rows, 96).to(dtype)
     for shape in (given, given[0], given.transpose(0, 1), given[:, :1].expand(-1, 7, -1)):
         if dtype == torch.bfloat16 and not bias:
-            assert torch.equal(packed(shape), plain(shape))
+            assert torch.equal(laid_out(shape), plain(shape))
         close = {"rtol": 2e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
-        torch.testing.assert_close(packed(shape), plain(shape), **close)
-    assert torch.equal(packed.packed.to_dense(), plain.weight)
+        torch.testing.assert_close(laid_out(shape), plain(shape), **close)
+    assert torch.equal(laid_out.packed.to_dense(), plain.weight)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @torch.no_grad()
 def test_a_packed_model_answers_as_the_plain_one(dtype: torch.dtype) -> None:
-    plain, packed = tiny_model().to(dtype), tiny_model().to(dtype)
-    attach(packed, "packed")
-    assert not any(type(module) is nn.Linear for module in packed.modules())
+    plain, laid_out = tiny_model().to(dtype), tiny_model().to(dtype)
+    attach(laid_out, "packed")
+    assert not any(type(module) is nn.Linear for module in laid_out.modules())
     given = {"input_ids": row(), "pixel_values": pixels().to(dtype)}
-    left, right = plain(**given).logits, packed(**given).logits
-    torch.testing.assert_close(left, right, rtol=2e-2, atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
-    answers = [model.generate(**given, max_new_tokens=4, do_sample=False) for model in (plain, packed)]
+    exact = tiny_model()(input_ids=row(), pixel_values=pixels()).logits
+    off, off_laid_out = ((model(**given).logits.float() - exact).abs().mean() for model in (plain, laid_out))
+    assert off_laid_out < (1.5 * off if dtype == torch.bfloat16 else 1e-5), "further from 32 bits than 16 bits are"
+    answers = [model.generate(**given, max_new_tokens=4, do_sample=False) for model in (plain, laid_out)]
     assert torch.equal(*answers)
 
 
@@ -50,6 +55,34 @@ def test_a_layer_that_two_models_share_stays_shared() -> None:
     pack(one, other)
     assert isinstance(one.lm_head, PackedLinear)
     assert one.lm_head is other.lm_head
+
+
+@pytest.mark.parametrize("masks", [0, 1, 3])
+@pytest.mark.parametrize("most", [0, 2**25])
+def test_two_products_are_the_attention_that_transformers_writes_out(
+    masks: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "_SCORES", most)
+    torch.manual_seed(0)
+    asked = torch.randn(3, 4, 7, 16, dtype=torch.bfloat16)
+    keys, values = torch.randn(2, 3, 2, 11, 16, dtype=torch.bfloat16)
+    hidden = torch.rand(masks, 1, 7, 11) < 0.3
+    mask = torch.zeros(hidden.shape, dtype=torch.bfloat16).masked_fill(hidden, -1e30) if masks else None
+    layer = nn.Module()
+    layer.num_key_value_groups, layer.is_causal = 2, False
+    layer.eval()
+    made, _ = attend(layer, asked, keys, values, mask, scaling=0.3)
+    written_out, _ = eager_attention_forward(layer, asked, keys, values, mask, scaling=0.3)
+    torch.testing.assert_close(made, written_out, rtol=0, atol=2**-6 if most else 0.03)
+
+
+@pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason="this CPU has no products of 16-bit rows")
+def test_tower_and_pre_fusion_attend_in_two_products_in_16_bits_alone() -> None:
+    for dtype, name in ((torch.bfloat16, packed._NAME), (torch.float32, "sdpa")):
+        model = tiny_model().to(dtype)
+        pack(model)
+        parts = (model.model.vision_tower.encoder, model.model.pre_fusion.decoder, model.model.language_model)
+        assert [part.config._attn_implementation for part in parts] == [name, name, "sdpa"]
 
 
 def test_weights_that_cannot_be_laid_out_are_refused() -> None:

@@ -276,10 +276,12 @@ def _random(
 ) -> tuple[Any, tuple[Any, ...]]:
     """Build a model of random weights; return it and the forms that are measured."""
     from llava_mini.devices import find_device, find_dtype
+    from llava_mini.inputs.memory import keep_freed
     from llava_mini.profiling.flops import known_config
     from llava_mini.profiling.forms import is_transformers_llava, random_model
     from llava_mini.profiling.latency import FORMS, check_forms
 
+    keep_freed()
     check_forms(chosen or ())
     where = find_device(device)
     built = random_model(known_config(preset, model), find_dtype(dtype, where)).to(where)
