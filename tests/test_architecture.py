@@ -32,7 +32,7 @@ ROWS = (
     {"data", "checkpoints", "engines", "reply"},
     {"auto"},
     {"inputs", "model"},
-    {"config", "devices", "lines"},
+    {"config", "devices", "folders", "lines"},
     {"drawing", "errors", "intervals"},
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}

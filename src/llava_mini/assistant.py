@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.tensors import tensor_files
 from llava_mini.devices import find_device, find_dtype
-from llava_mini.engines import attach, is_served
+from llava_mini.engines import attach, is_llama_cpp, is_served
 from llava_mini.errors import InputError, ModelError
 from llava_mini.inputs.ahead import read_ahead
 from llava_mini.inputs.chat import Messages
@@ -80,8 +80,8 @@ class Assistant:
                 that was trained on tiles always cuts as many as it was trained on.
             device: "cpu", "cuda", "mps", or "auto" for the best there is.
             dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 elsewhere.
-            engine: where the language model runs: "torch", "packed", "int8", a `.gguf` file, or "http://…/v1" for
-                servers of vLLM, with commas between several (`llava_mini.engines`).
+            engine: where the language model runs: "torch", "packed", "int8", "llama.cpp", a `.gguf` file, or
+                "http://…/v1" for servers of vLLM, with commas between several (`llava_mini.engines`).
 
         Raises:
             ModelError: when there is no such model, or it is not a LLaVA-Mini.
@@ -139,7 +139,7 @@ class Assistant:
     @property
     def looks_inside(self) -> bool:
         """Whether the language model tells where it looked: not in llama.cpp, and not on a server."""
-        return self.served is None and not self.engine.endswith(".gguf")
+        return self.served is None and not is_llama_cpp(self.engine)
 
     @torch.no_grad()
     def encode(self, item: Picture | Video, on_frames: Callable[[int], object] | None = None) -> VisionPrefix:

@@ -38,7 +38,7 @@ def test_a_model_in_8_bits_is_smaller_and_answers_nearly_alike() -> None:
 
 
 def test_other_engines_are_refused() -> None:
-    with pytest.raises(InputError, match="--engine is 'vllm'; it must be torch, packed, auto, int8, a .gguf file"):
+    with pytest.raises(InputError, match="--engine is 'vllm'; it must be torch, packed, auto, int8, llama.cpp"):
         attach(tiny_model(), "vllm")
     with pytest.raises(InputError, match=r"there is no file gone.gguf; write it with 'llava-mini export"):
         attach(tiny_model(), "gone.gguf")

@@ -12,7 +12,7 @@ from tiny import pixels, row, tiny_model, tiny_processor, tiny_tokenizer
 from llava_mini import Assistant, Sampling
 from llava_mini.engines import attach, llama_cpp
 from llava_mini.engines.gguf_file import read_digest, weights_digest, write_gguf
-from llava_mini.engines.llama_cpp import export_gguf
+from llava_mini.engines.llama_cpp import export_gguf, kept_gguf
 from llava_mini.errors import InputError, ModelError
 
 needs_llama_cpp = pytest.mark.skipif(
@@ -68,6 +68,30 @@ def test_other_kinds_of_language_models_and_quantizations_are_refused(tmp_path: 
         write_gguf(tiny_model(text="qwen2"), tmp_path / "qwen.gguf")
     with pytest.raises(InputError, match="--quantization is 'Q9'; it must be one of F16, Q8_0, Q4_K_M"):
         export_gguf(tiny_model(), tmp_path / "tiny.gguf", "Q9")
+
+
+def test_the_word_alone_keeps_one_file_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_MINI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(llama_cpp, "export_gguf", write_gguf)  # quantising needs the library
+    file = kept_gguf(tiny_model())
+    assert read_digest(file) == weights_digest(tiny_model())
+    written = file.stat().st_mtime_ns
+    assert kept_gguf(tiny_model()) == file
+    assert file.stat().st_mtime_ns == written
+    other = kept_gguf(tiny_model(seed=1))
+    assert list((tmp_path / "cache").iterdir()) == [other]
+
+
+@needs_llama_cpp
+@torch.no_grad()
+def test_the_word_alone_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_MINI_CACHE", str(tmp_path))
+    plain, engine = tiny_model(), tiny_model()
+    attach(engine, "llama.cpp")
+    given = {"input_ids": row(), "pixel_values": pixels()}
+    left, right = (model(**given, logits_to_keep=1).logits for model in (plain, engine))
+    torch.testing.assert_close(left, right, rtol=0, atol=0.05)
+    assert engine.model.language_model.file.parent == tmp_path
 
 
 @needs_llama_cpp

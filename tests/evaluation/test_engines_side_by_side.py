@@ -7,7 +7,6 @@ from llava_mini import Assistant
 from llava_mini.engines import attach
 from llava_mini.evaluation.controls import Item
 from llava_mini.evaluation.engines import compare_engines
-from llava_mini.evaluation.suites import Suite
 from llava_mini.inputs.media import Picture
 
 
@@ -18,15 +17,13 @@ def test_an_engine_is_compared_with_the_first_one() -> None:
         attach(model, engine)
         return Assistant(model, tiny_processor(), engine=engine)
 
-    pictures = [Picture(Image.new("RGB", (50, 40), colour), colour) for colour in ("red", "blue")]
-    items = [
-        Item("kind", 0, "What is this?", lambda text: True),
-        Item("kind", 1, "What colour?", lambda text: False),
+    red, blue = [Picture(Image.new("RGB", (50, 40), colour), colour) for colour in ("red", "blue")]
+    asked = [
+        (red, Item("kind", 0, "What is this?", lambda text: True)),
+        (blue, Item("kind", 1, "What colour?", lambda text: False)),
     ]
     told: list[None] = []
-    plain, again, small = compare_engines(
-        load, ["torch", "torch", "int8"], Suite(list(pictures), items), lambda: told.append(None)
-    )
+    plain, again, small = compare_engines(load, ["torch", "torch", "int8"], asked, lambda: told.append(None))
     assert len(told) == 6
     assert plain == type(plain)(
         **{**vars(again), "first_token_s": plain.first_token_s, "tokens_per_s": plain.tokens_per_s}

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +26,7 @@ import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
 from llava_mini.checkpoints.geometry import geometry
 from llava_mini.config import EfficientNetLiteConfig, LlavaMiniConfig
 from llava_mini.errors import ModelError
+from llava_mini.folders import cache_folder
 from llava_mini.inputs.chat import read_template
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
@@ -46,15 +46,15 @@ def embedded_folder() -> Path:
     """
     folder = _folder()
     if not is_assembled():
-        _cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
             made = Path(scratch) / "model"
             model, processor = assemble(ADAPTER)
             model.save_pretrained(made)
             processor.save_pretrained(made)
             with contextlib.suppress(OSError):  # another process was first
                 made.rename(folder)
-        for old in _cache().glob("embedded-*"):
+        for old in cache_folder().glob("embedded-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -225,12 +225,7 @@ def _package_file(package: str, path: str) -> Path:
 
 
 def _folder() -> Path:
-    return _cache() / f"embedded-{_fingerprint(ADAPTER, ADAPTER.stat().st_mtime_ns if ADAPTER.is_file() else 0)}"
-
-
-def _cache() -> Path:
-    root = os.environ.get("LLAVA_MINI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(root) if os.environ.get("LLAVA_MINI_CACHE") else Path(root) / "llava-mini"
+    return cache_folder() / f"embedded-{_fingerprint(ADAPTER, ADAPTER.stat().st_mtime_ns if ADAPTER.is_file() else 0)}"
 
 
 @functools.cache

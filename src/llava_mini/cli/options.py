@@ -54,7 +54,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Engine = Annotated[
     str,
     typer.Option(
-        help="What the language model runs in: torch, packed (auto: where it can), int8, a .gguf file, vLLM's http://…"
+        help="What the language model runs in: torch, packed (auto: where it can), int8, llama.cpp "
+        "(Q8_0, or a .gguf file), vLLM's http://…"
     ),
 ]
 BatchEngine = Annotated[

@@ -18,7 +18,7 @@ Compare = Annotated[bool, typer.Option("--compare", help="Beside ours, LLaVA-v1.
 Frames = Annotated[int, typer.Option(help="Frames of the video.")]
 Forms = Annotated[
     list[str] | None,
-    typer.Option("--form", help="mini, all-tokens, all-tokens-kept, transformers; repeat it. In place of --compare."),
+    typer.Option("--form", help="mini, mini-kept, all-tokens, all-tokens-kept, transformers; repeat it."),
 ]
 Asked = Annotated[list[str] | None, typer.Option("--asked", help="first, second, video; repeat it. Default: all.")]
 
@@ -201,10 +201,12 @@ def products(
 def engines(
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="torch, packed, int8, or a .gguf file; repeat it. Default: the first three."),
+        typer.Option(help="torch, packed, int8, llama.cpp, or a .gguf file; repeat it. Default: the first three."),
     ] = None,
-    suite: Annotated[str, typer.Option(help="A made suite of pictures, as 'llava-mini evaluate' has them.")] = "scenes",
-    limit: Annotated[int, typer.Option(min=1, help="Pictures.")] = 10,
+    suite: Annotated[
+        str, typer.Option(help="A made suite of pictures, or embedded: those of the benchmark.")
+    ] = "scenes",
+    limit: Annotated[int, typer.Option(min=1, help="Pictures of a suite; embedded has three.")] = 10,
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
     model: options.Model = None,
     as_json: Json = False,
@@ -212,15 +214,14 @@ def engines(
 ) -> None:
     """Ask the same questions in several engines, on the CPU: how many answers are the same, and right, and how fast.
 
-    Example: llava-mini profile engines --engine torch --engine int8 --engine embedded-q8.gguf --limit 10
+    Example: llava-mini profile engines --engine torch --engine int8 --engine llama.cpp --limit 10
     """
     from tqdm import tqdm
 
-    from llava_mini.evaluation.engines import compare_engines
-    from llava_mini.evaluation.suites import find_suite
+    from llava_mini.evaluation.engines import compare_engines, pictures_of
 
-    asked, chosen = find_suite(suite)(sources, limit), engine or ["torch", "packed", "int8"]
-    with tqdm(total=len(chosen) * len(asked.items), unit="answer") as bar:
+    asked, chosen = pictures_of(suite, sources, limit), engine or ["torch", "packed", "int8"]
+    with tqdm(total=len(chosen) * len(asked), unit="answer") as bar:
         made = compare_engines(
             lambda one: options.load_assistant(model, "cpu", dtype, engine=one), chosen, asked, bar.update
         )

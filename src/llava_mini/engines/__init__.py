@@ -17,13 +17,19 @@ def is_served(engine: str) -> bool:
     return engine.startswith(("http://", "https://"))
 
 
+def is_llama_cpp(engine: str) -> bool:
+    """Tell whether an engine is llama.cpp: one conversation at a time, and nothing to look into."""
+    return engine == "llama.cpp" or engine.endswith(".gguf")
+
+
 def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 
     Args:
         engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN, "auto" does
-            where it can; "int8" keeps those of the language model in 8 bits; a `.gguf` file that `llava-mini export`
-            wrote runs in llama.cpp; "http://…/v1", or several with commas between them, are servers of vLLM.
+            where it can; "int8" keeps those of the language model in 8 bits; "llama.cpp" runs it there in Q8_0, a
+            `.gguf` file that `llava-mini export` wrote as that file has it; "http://…/v1", or several with commas
+            between them, are servers of vLLM.
 
     Returns:
         Who is to be asked in place of the model's `generate`; None: the model itself.
@@ -50,14 +56,15 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
 
         quantize(model)
         return None
-    if not engine.endswith(".gguf"):
+    if not is_llama_cpp(engine):
         raise InputError(
-            f"--engine is {engine!r}; it must be torch, packed, auto, int8, a .gguf file of 'llava-mini export', or http://…"
+            f"--engine is {engine!r}; it must be torch, packed, auto, int8, llama.cpp, a .gguf file of "
+            "'llava-mini export', or http://…"
         )
-    path = Path(engine)
+    from llava_mini.engines.llama_cpp import LlamaCppLanguageModel, kept_gguf
+
+    path = kept_gguf(model) if engine == "llama.cpp" else Path(engine)
     if not path.is_file():
         raise InputError(f"there is no file {engine}; write it with 'llava-mini export --gguf {engine}'")
-    from llava_mini.engines.llama_cpp import LlamaCppLanguageModel
-
     LlamaCppLanguageModel.take_over(model, path)
     return None

@@ -6,6 +6,7 @@ B rows · L tokens · V vocabulary · d width.
 
 import ctypes
 import importlib
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from llava_mini.engines.gguf_file import read_digest, weights_digest, write_gguf
 from llava_mini.errors import InputError, ModelError
+from llava_mini.folders import cache_folder
 
 Quantization = Literal["F16", "Q8_0", "Q4_K_M"]
 _FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
@@ -47,6 +49,28 @@ def export_gguf(model: Any, path: Path, quantization: str = "Q8_0") -> None:
             raise ModelError(f"llama.cpp could not write {path}")
     finally:
         half.unlink(missing_ok=True)
+
+
+def kept_gguf(model: Any) -> Path:
+    """Return a model's language model in Q8_0 from the cache folder, written there on the first call.
+
+    One such file is kept: that of another model makes way.
+
+    Raises:
+        ModelError: as `export_gguf`.
+    """
+    folder = cache_folder()
+    file = folder / f"llama.cpp-{weights_digest(model)[:16]}.gguf"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / file.name
+            export_gguf(model, made)
+            made.replace(file)
+        for old in folder.glob("llama.cpp-*.gguf"):
+            if old != file:
+                old.unlink(missing_ok=True)
+    return file
 
 
 class LlamaCppCache(Cache):
@@ -161,7 +185,7 @@ class LlamaCppLanguageModel(nn.Module):
 
     def __init__(self, path: Path, embeddings: nn.Module, vocabulary: int, context: int) -> None:
         super().__init__()
-        self.embed_tokens = embeddings
+        self.embed_tokens, self.file = embeddings, path
         self.vocabulary, self.context = vocabulary, context
         self.library = library = _library()
         library.llama_backend_init()

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from llava_mini.assistant import Assistant
-from llava_mini.evaluation.suites import Suite
+from llava_mini.engines import is_llama_cpp
+from llava_mini.evaluation.controls import Item
+from llava_mini.evaluation.suites import BENCHMARK, find_suite
 from llava_mini.inputs.media import Picture
 from llava_mini.reply import Sampling
 
@@ -30,13 +32,29 @@ class Run:
     tokens_per_s: float
     """Tokens a second after the first, median of the answers that have more than one."""
     weights_mb: float
-    """Of the language model and its head, 10⁶ bytes; of a `.gguf` file, its size."""
+    """Of the language model and its head, 10⁶ bytes; of llama.cpp, its file's size."""
+
+
+def pictures_of(suite: str, sources: Path, limit: int) -> list[tuple[Picture, Item]]:
+    """Return what a suite asks about its first pictures; "embedded" is the benchmark, so many pictures of each suite.
+
+    Videos are left out.
+    """
+    if suite == "embedded":
+        chosen = [find_suite(name)(sources, limit, first) for name, _, first, _ in BENCHMARK if name != "videos"]
+    else:
+        chosen = [find_suite(suite)(sources, limit)]
+    asked = [(one.media[item.picture], item) for one in chosen for item in one.items]
+    return [(shown, item) for shown, item in asked if isinstance(shown, Picture)]
 
 
 def compare_engines(
-    load: Callable[[str], Assistant], engines: Sequence[str], suite: Suite, on_answer: Callable[[], object]
+    load: Callable[[str], Assistant],
+    engines: Sequence[str],
+    asked: Sequence[tuple[Picture, Item]],
+    on_answer: Callable[[], object],
 ) -> list[Run]:
-    """Ask a suite of pictures question by question, greedily, an engine after the other.
+    """Ask about pictures question by question, greedily, an engine after the other.
 
     Args:
         load: returns an assistant whose language model runs in an engine.
@@ -49,9 +67,7 @@ def compare_engines(
     for engine in engines:
         assistant = load(engine)
         answers = []
-        for item in suite.items:
-            shown = suite.media[item.picture]
-            assert isinstance(shown, Picture)
+        for shown, item in asked:
             answers.append(assistant.ask(item.question, shown.image, sampling=sampling))
             on_answer()
         texts = [answer.text for answer in answers]
@@ -62,7 +78,7 @@ def compare_engines(
                 engine,
                 len(texts),
                 sum(one == other for one, other in zip(texts, first, strict=True)) / len(texts),
-                sum(item.is_right(text) for item, text in zip(suite.items, texts, strict=True)) / len(texts),
+                sum(item.is_right(text) for (_, item), text in zip(asked, texts, strict=True)) / len(texts),
                 round(statistics.median(answer.seconds_to_first_token for answer in answers), 4),
                 round(statistics.median(rates), 1) if rates else 0.0,
                 round(_weights(assistant) / 1e6, 1),
@@ -73,8 +89,8 @@ def compare_engines(
 
 def _weights(assistant: Assistant) -> int:
     """Return the bytes of language model and head; tied ones count once."""
-    if assistant.engine.endswith(".gguf"):
-        return Path(assistant.engine).stat().st_size
+    if is_llama_cpp(assistant.engine):
+        return int(assistant.model.model.language_model.file.stat().st_size)
     tensors: dict[int, Tensor] = {}
     for part in (assistant.model.model.language_model, assistant.model.lm_head):
         for module in part.modules():

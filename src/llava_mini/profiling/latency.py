@@ -18,12 +18,13 @@ from transformers import DynamicCache
 from llava_mini.engines.packed import pack
 from llava_mini.errors import ConfigError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
+from llava_mini.model.dialogue import Dialogue
 from llava_mini.profiling.flops import count_run
 from llava_mini.profiling.forms import all_tokens_of, transformers_llava
 from llava_mini.profiling.machine import Machine, matmul_rate, read_rate, row_rate, this_machine, wait
 
 Asked = Literal["first", "second", "video"]
-Form = Literal["mini", "all-tokens", "all-tokens-kept", "transformers"]
+Form = Literal["mini", "mini-kept", "all-tokens", "all-tokens-kept", "transformers"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -32,8 +33,8 @@ class Timing:
     """One variant's times."""
 
     form: Form
-    """`mini`: ours. `all-tokens`: LLaVA-v1.5 in our class. `all-tokens-kept`: the same, the keys and values of system
-    prompt and picture kept. `transformers`: its own LLaVA."""
+    """`mini`: ours. `all-tokens`: LLaVA-v1.5 in our class. `transformers`: its own LLaVA. Of `mini-kept` and
+    `all-tokens-kept` the keys and values of the system prompt and the picture are kept."""
     asked: Asked
     """`first`: the picture is new. `second`: it was asked about before. `video`: so many frames, new."""
     ttft_s: float
@@ -240,6 +241,11 @@ def _runs(
             if form == "mini":
                 runs.append(_mini(model, what, ids(frames * config.tokens_per_frame, config.image_token_id), shown))
                 continue
+            if form == "mini-kept":
+                if what == "second":
+                    rows = ids(frames * config.tokens_per_frame, config.image_token_id)
+                    runs.append(_mini_kept(model, rows, shown, rows.shape[1] - after.shape[1]))
+                continue
             many = frames * config.all_tokens_per_frame
             if form == "transformers":
                 rows = ids(many, theirs.config.image_token_id)
@@ -261,6 +267,20 @@ def _mini(model: Any, asked: Asked, ids: Tensor, pixels: Tensor) -> _Run:
         return _read(model(input_ids=ids, vision_prefix=prefix, use_cache=True, logits_to_keep=1))
 
     return _Run("mini", asked, model, second if asked == "second" else first, prefix.nbytes)
+
+
+def _mini_kept(model: Any, ids: Tensor, pixels: Tensor, stem: int) -> _Run:
+    """Return a question that begins with the first `stem` tokens of another conversation about the picture."""
+    before, all_fused = Dialogue(model, model.encode_images(pixels)), torch.ones_like(ids, dtype=torch.bool)
+    before.remember(_ask(model, before, ids, all_fused)[0])
+    begun = before.opening(stem)
+    return _Run("mini-kept", "second", model, lambda: _ask(model, begun.opening(stem), ids, all_fused), begun.nbytes)
+
+
+def _ask(model: Any, dialogue: Dialogue, ids: Tensor, fused: Tensor) -> State:
+    given = dialogue.advance(ids, fused)
+    given["inputs_embeds"] = given["inputs_embeds"][:, dialogue.kept :]
+    return _read(model(**given, use_cache=True, logits_to_keep=1))
 
 
 def _plain(model: Any, ids: Tensor, pixels: Tensor) -> Callable[[], State]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from llava_mini.assistant import Assistant
+from llava_mini.engines import is_llama_cpp
 from llava_mini.errors import InputError, LlavaMiniError, ModelError
 from llava_mini.inputs.chat import Messages
 from llava_mini.serving.batch import RunningBatch
@@ -43,8 +44,8 @@ class Scheduler:
         Raises:
             ModelError: for a model whose language model runs in llama.cpp.
         """
-        if assistant.engine.endswith(".gguf"):
-            raise ModelError("answers are made in batches that change, which --engine FILE.gguf cannot; use int8")
+        if is_llama_cpp(assistant.engine):
+            raise ModelError("answers are made in batches that change, which llama.cpp cannot; use --engine int8")
         self.assistant, self.limits = assistant, limits or ServerLimits()
         self.preparer = Preparer(assistant, self.limits)
         self._batch = RunningBatch(assistant.model)

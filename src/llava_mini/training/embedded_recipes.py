@@ -129,17 +129,16 @@ def compared(name: str) -> Recipe:
 
     They learn from scenes of shapes alone, where there is little to know, without imagined classes; each stage sees the
     same scenes and asks the same questions in the same order. A form without pre-fusion has nothing that grounding
-    could teach, so its stage 2 has 300 steps, and not 200 after 250 of grounding, which take about as long.
-    "compare-plain" fuses and is trained as those are: beside "compare-mini" it tells what grounding gives, beside
-    "compare-one-token" what fusing gives.
+    could teach. "compare-plain" fuses and has no grounding either: beside "compare-mini" it tells what grounding
+    gives, beside "compare-one-token" what fusing gives.
     """
     summary, changes = COMPARED[name]
     whole = embedded()
     stages = {stage.name: stage for stage in whole.stages}
     stages["stage2"] = replace(stages["stage2"], grounding_weight=0.0, data=Scenes(3, turns=3))
-    steps = {"alignment": 200, "stage1": 20, "stage2": 300}
-    if name in _GROUNDED:
-        steps = {"alignment": 200, "stage1": 20, "grounding": 250, "stage2": 200}
+    steps = {"alignment": 200, "stage1": 20, "grounding": 250, "stage2": 300}
+    if name not in _GROUNDED:
+        del steps["grounding"]
     short = tuple(_of_form(replace(stages[one], steps=count), changes) for one, count in steps.items())
     return Recipe(name, f"{summary}; on shapes alone", Embedded(changes=changes), short, precision=whole.precision)
 
