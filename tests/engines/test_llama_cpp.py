@@ -70,7 +70,9 @@ def test_other_kinds_of_language_models_and_quantizations_are_refused(tmp_path: 
         export_gguf(tiny_model(), tmp_path / "tiny.gguf", "Q9")
 
 
-def test_the_word_alone_keeps_one_file_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_word_alone_writes_a_file_into_the_cache_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("LLAVA_MINI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(llama_cpp, "export_gguf", write_gguf)  # quantising needs the library
     file = kept_gguf(tiny_model())
@@ -78,8 +80,17 @@ def test_the_word_alone_keeps_one_file_in_the_cache_folder(tmp_path: Path, monke
     written = file.stat().st_mtime_ns
     assert kept_gguf(tiny_model()) == file
     assert file.stat().st_mtime_ns == written
-    other = kept_gguf(tiny_model(seed=1))
-    assert list((tmp_path / "cache").iterdir()) == [other]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"writing the language model for llama.cpp, this once: {file}"
+    ]
+    far = tiny_model()
+    far.config.text.max_position_embeddings *= 2
+    assert len({file, kept_gguf(far), kept_gguf(tiny_model(seed=1))}) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLAVA_MINI_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match="cannot be written: .*; 'llava-mini export' writes it elsewhere"):
+        kept_gguf(tiny_model())
 
 
 @needs_llama_cpp
@@ -91,7 +102,7 @@ def test_the_word_alone_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     given = {"input_ids": row(), "pixel_values": pixels()}
     left, right = (model(**given, logits_to_keep=1).logits for model in (plain, engine))
     torch.testing.assert_close(left, right, rtol=0, atol=0.05)
-    assert engine.model.language_model.file.parent == tmp_path
+    assert engine.model.language_model.file_bytes == next(tmp_path.glob("*.gguf")).stat().st_size
 
 
 @needs_llama_cpp

@@ -58,16 +58,18 @@ def test_a_layer_that_two_models_share_stays_shared() -> None:
 
 
 @pytest.mark.parametrize("masks", [0, 1, 3])
-@pytest.mark.parametrize("most", [0, 2**25])
+@pytest.mark.parametrize("most", [0, 2**20])
 def test_two_products_are_the_attention_that_transformers_writes_out(
     masks: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "_SCORES", most)
+    monkeypatch.setattr(packed, "_MOST_SCORES", most)
     torch.manual_seed(0)
     asked = torch.randn(3, 4, 7, 16, dtype=torch.bfloat16)
     keys, values = torch.randn(2, 3, 2, 11, 16, dtype=torch.bfloat16)
     hidden = torch.rand(masks, 1, 7, 11) < 0.3
-    mask = torch.zeros(hidden.shape, dtype=torch.bfloat16).masked_fill(hidden, -1e30) if masks else None
+    hidden[:, :, 3] = True  # a row of padding
+    least = torch.finfo(torch.bfloat16).min
+    mask = torch.zeros(hidden.shape, dtype=torch.bfloat16).masked_fill(hidden, least) if masks else None
     layer = nn.Module()
     layer.num_key_value_groups, layer.is_causal = 2, False
     layer.eval()
@@ -76,9 +78,25 @@ def test_two_products_are_the_attention_that_transformers_writes_out(
     torch.testing.assert_close(made, written_out, rtol=0, atol=2**-6 if most else 0.03)
 
 
+@pytest.mark.parametrize("most", [0, 2**20])
+@torch.no_grad()
+def test_a_batch_of_padded_rows_is_fused_as_written_out(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_MOST_SCORES", most)
+    model = tiny_model().bfloat16()
+    fusion = model.model.pre_fusion
+    torch.manual_seed(0)
+    patches, words = (torch.randn(2, rows, 32, dtype=torch.bfloat16) for rows in (16, 9))
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    made = {}
+    for name in ("eager", packed.PRODUCTS):
+        fusion.decoder.set_attn_implementation(name)
+        made[name] = fusion.fuse(words, mask, fusion.encode_vision(patches))[mask].float()
+    torch.testing.assert_close(made["eager"], made[packed.PRODUCTS], rtol=0, atol=2**-6 if most else 0.1)
+
+
 @pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason="this CPU has no products of 16-bit rows")
 def test_tower_and_pre_fusion_attend_in_two_products_in_16_bits_alone() -> None:
-    for dtype, name in ((torch.bfloat16, packed._NAME), (torch.float32, "sdpa")):
+    for dtype, name in ((torch.bfloat16, packed.PRODUCTS), (torch.float32, "sdpa")):
         model = tiny_model().to(dtype)
         pack(model)
         parts = (model.model.vision_tower.encoder, model.model.pre_fusion.decoder, model.model.language_model)

@@ -10,6 +10,7 @@ from tiny import tiny_config, tiny_model
 from llava_mini import cli
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ConfigError
+from llava_mini.profiling import latency
 from llava_mini.profiling.forms import all_tokens_of, random_model, transformers_llava
 from llava_mini.profiling.latency import FORMS, Work, measure_memory, time_variants
 from llava_mini.profiling.machine import matmul_rate, read_rate
@@ -65,6 +66,18 @@ def test_every_variant_is_timed_as_often_as_asked(model: torch.nn.Module) -> Non
     assert work["mini", "second"] < work["mini", "first"] < work["mini", "video"]
     assert work["mini-kept", "second"] < work["mini", "second"]
     assert work["all-tokens-kept", "second"] < work["all-tokens", "second"] == work["all-tokens", "first"]
+
+
+@torch.no_grad()
+def test_a_question_on_kept_words_leaves_what_the_whole_one_leaves(model: torch.nn.Module) -> None:
+    whole, kept = latency._runs(model, WORK, ("mini", "mini-kept"), ("second",))
+    token, cache = whole.first_token()
+    for _ in range(2):
+        again, grown = kept.first_token()
+        assert torch.equal(again, token)
+        for one, other in zip(grown.layers, cache.layers, strict=True):
+            torch.testing.assert_close(one.keys, other.keys, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one.values, other.values, rtol=1e-4, atol=1e-5)
 
 
 def test_memory_of_each_variant_is_what_its_shapes_say(model: torch.nn.Module) -> None:
@@ -126,6 +139,8 @@ def test_work_that_makes_no_sense_is_refused(changes: dict[str, int], words: str
 def test_what_cannot_be_compared_is_said(model: torch.nn.Module) -> None:
     with pytest.raises(ConfigError, match="no form is called 'vit'"):
         time_variants(model, WORK, forms=("vit",))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="mini-kept keep what was asked before; ask them second"):
+        time_variants(model, WORK, forms=("mini-kept",), asked=("first",))
     with pytest.raises(ConfigError, match="repeats is 0"):
         time_variants(model, WORK, repeats=0)
     plain = LlavaMiniConfig.from_dict(tiny_config().to_dict() | {"fusion_layers": 0})

@@ -47,7 +47,7 @@ def batch(
     folder = media or (Path() if given is None else given.parent)
     check_files(given, written)
     many = Many(media=folder, batch_size=batch_size, sampling=sampling)
-    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
+    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine, batches=True)
     done = answer_file(assistant, given, written, many)
     told = f"{done.answered} lines answered"
     told += f", {done.failed} have an error in place of an answer" if done.failed else ""

@@ -111,10 +111,20 @@ def say_damage(chat: "Chat") -> None:
 
 
 def load_assistant(
-    model: str | None, device: str, dtype: str, *, hd: bool = False, engine: str = "torch"
+    model: str | None, device: str, dtype: str, *, hd: bool = False, engine: str = "torch", batches: bool = False
 ) -> "Assistant":
-    """Load a model quietly; say so when the embedded one has to be assembled first."""
+    """Load a model quietly; say so when the embedded one has to be assembled first.
+
+    Args:
+        batches: it is to answer in batches, which llama.cpp is refused for.
+    """
     import os
+
+    from llava_mini.engines import is_llama_cpp
+    from llava_mini.errors import InputError
+
+    if batches and is_llama_cpp(engine):
+        raise InputError("llama.cpp answers one conversation at a time; take --engine int8, packed or torch")
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from llava_mini.cli.quick import collect_later, scan_once

@@ -104,7 +104,7 @@ def latency(
     frames: Frames = 16,
     new_tokens: Annotated[int, typer.Option(help="Tokens after the first.")] = 16,
     repeats: Annotated[int, typer.Option(help="How often each variant is timed.")] = 5,
-    engine: Annotated[str, typer.Option(help="torch, or packed: weights laid out for a CPU, in all forms.")] = "torch",
+    engine: Annotated[str, typer.Option(help="torch, or packed: all forms laid out for a CPU.")] = "torch",
     asked: Asked = None,
     compare: Compare = False,
     form: Forms = None,
@@ -206,7 +206,7 @@ def engines(
     suite: Annotated[
         str, typer.Option(help="A made suite of pictures, or embedded: those of the benchmark.")
     ] = "scenes",
-    limit: Annotated[int, typer.Option(min=1, help="Pictures of a suite; embedded has three.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Pictures of each suite; embedded has three suites.")] = 10,
     sources: Annotated[Path, typer.Option(help="Folder of 'llava-mini data fetch'.")] = Path("data/sources"),
     model: options.Model = None,
     as_json: Json = False,
@@ -277,6 +277,7 @@ def _random(
 ) -> tuple[Any, tuple[Any, ...]]:
     """Build a model of random weights; return it and the forms that are measured."""
     from llava_mini.devices import find_device, find_dtype
+    from llava_mini.errors import ConfigError
     from llava_mini.inputs.memory import keep_freed
     from llava_mini.profiling.flops import known_config
     from llava_mini.profiling.forms import is_transformers_llava, random_model
@@ -287,6 +288,10 @@ def _random(
     where = find_device(device)
     built = random_model(known_config(preset, model), find_dtype(dtype, where)).to(where)
     if chosen:
+        if compare:
+            raise ConfigError("--form and --compare were both given; --compare takes every form")
+        if not any(one.startswith("mini") for one in chosen):
+            built.model.pre_fusion = None  # 1.6 GB at 7B sizes, which LLaVA-v1.5 needs for sixteen frames
         return built, tuple(chosen)
     theirs = is_transformers_llava(built.config)
     return built, tuple(form for form in FORMS if theirs or form != "transformers") if compare else FORMS[:1]

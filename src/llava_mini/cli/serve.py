@@ -54,7 +54,7 @@ def serve(
     from llava_mini.serving.remote import Remote
     from llava_mini.serving.requests import ServerLimits
 
-    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
+    assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine, batches=True)
     say_away(assistant)
     app = build_app(
         assistant,

@@ -49,7 +49,7 @@ def ui(
         dropped = until_stopped.enter_context(TemporaryDirectory(prefix="llava-mini-"))
         os.environ |= {"GRADIO_TEMP_DIR": dropped, "GRADIO_ANALYTICS_ENABLED": "False"}
         if asked is None:
-            assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine)
+            assistant = options.load_assistant(model, device, dtype, hd=hd, engine=engine, batches=True)
             say_away(assistant)
             asked = Api(until_stopped.enter_context(_serving(assistant)))
         from llava_mini.serving.page import build_page, open_page  # Gradio reads the environment

@@ -26,7 +26,7 @@ def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 
     Args:
-        engine: "torch" changes nothing; "packed" lays out the weights of all linear layers for oneDNN, "auto" does
+        engine: "torch" changes nothing; "packed" lays out linear layers and 16-bit attention for a CPU, "auto" does
             where it can; "int8" keeps those of the language model in 8 bits; "llama.cpp" runs it there in Q8_0, a
             `.gguf` file that `llava-mini export` wrote as that file has it; "http://…/v1", or several with commas
             between them, are servers of vLLM.

@@ -5,7 +5,9 @@ B rows · L tokens · V vocabulary · d width.
 """
 
 import ctypes
+import hashlib
 import importlib
+import logging
 import tempfile
 import weakref
 from pathlib import Path
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from llava_mini.engines import gguf_file
 from llava_mini.engines.gguf_file import read_digest, weights_digest, write_gguf
 from llava_mini.errors import InputError, ModelError
 from llava_mini.folders import cache_folder
 
 Quantization = Literal["F16", "Q8_0", "Q4_K_M"]
 _FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
+_log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Tokens that are read at a time, and for which there is room at first."""
 
@@ -54,22 +58,22 @@ def export_gguf(model: Any, path: Path, quantization: str = "Q8_0") -> None:
 def kept_gguf(model: Any) -> Path:
     """Return a model's language model in Q8_0 from the cache folder, written there on the first call.
 
-    One such file is kept: that of another model makes way.
-
     Raises:
-        ModelError: as `export_gguf`.
+        ModelError: as `export_gguf`, and when the folder cannot be written.
     """
-    folder = cache_folder()
-    file = folder / f"llama.cpp-{weights_digest(model)[:16]}.gguf"
+    known = hashlib.sha256(Path(gguf_file.__file__).read_bytes() + model.config.text.to_json_string().encode())
+    known.update(weights_digest(model).encode())
+    file = cache_folder() / f"llama.cpp-{known.hexdigest()[:16]}.gguf"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / file.name
-            export_gguf(model, made)
-            made.replace(file)
-        for old in folder.glob("llama.cpp-*.gguf"):
-            if old != file:
-                old.unlink(missing_ok=True)
+        _log.warning("writing the language model for llama.cpp, this once: %s", file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="llama.cpp-", dir=file.parent) as scratch:
+                made = Path(scratch) / file.name
+                export_gguf(model, made)
+                made.replace(file)
+        except OSError as error:
+            raise ModelError(f"{file} cannot be written: {error}; 'llava-mini export' writes it elsewhere") from error
     return file
 
 
@@ -185,7 +189,8 @@ class LlamaCppLanguageModel(nn.Module):
 
     def __init__(self, path: Path, embeddings: nn.Module, vocabulary: int, context: int) -> None:
         super().__init__()
-        self.embed_tokens, self.file = embeddings, path
+        self.embed_tokens = embeddings
+        self.file_bytes = path.stat().st_size
         self.vocabulary, self.context = vocabulary, context
         self.library = library = _library()
         library.llama_backend_init()
@@ -193,7 +198,7 @@ class LlamaCppLanguageModel(nn.Module):
         parameters.n_gpu_layers = 0
         self.weights = library.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.weights:
-            raise ModelError(f"llama.cpp could not load {path}; write it anew with 'llava-mini export'")
+            raise ModelError(f"llama.cpp could not load {path}; delete it, or write it anew with 'llava-mini export'")
         weakref.finalize(self, library.llama_model_free, self.weights)
         width = int(getattr(embeddings, "weight").shape[1])  # noqa: B009
         self.batch = library.llama_batch_init(_AT_ONCE, width, 1)

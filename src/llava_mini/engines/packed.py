@@ -1,11 +1,12 @@
 """Work laid out for a CPU: linear weights once, as oneDNN multiplies them, and 16-bit attention in two products.
 
 A row times a plain matrix, or sixty of them, waits for weights to be put into blocks that fill vector registers. Laid
-out beforehand, a single row in 16 bits reads weights twice as fast. In 16 bits results are bit-equal but where a bias
+out beforehand, a single row in 16 bits reads weights twice as fast. In 16 bits products are bit-equal but where a bias
 is added, here before rounding; in 32 bits another library multiplies, so last bits differ (docs/efficiency.md). The
 two functions are those that torch's compiler calls; they are not public.
 
-Torch's fused attention of 16-bit rows takes twice as long on a CPU as the two products it stands for.
+Torch's fused attention of 16-bit rows takes twice as long on a CPU as the two products it stands for, between which
+scores are rounded to 16 bits.
 B batch · H heads · Q queries · K keys · d head width.
 """
 
@@ -15,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
 from llava_mini.devices import multiplies_bfloat16
 from llava_mini.errors import InputError
 
-_NAME = "llava_mini_products"
-_SCORES = 2**25  # of one row of a batch; there are more where words are thousands, and fused attention holds none
+PRODUCTS = "llava_mini_products"
+"""The name under which transformers knows `attend`."""
+_MOST_SCORES = 2**20
+"""Queries times keys; more would fill memory, so then attention is fused, which holds no scores."""
 
 
 class PackedLinear(nn.Module):
@@ -45,8 +48,8 @@ class PackedLinear(nn.Module):
 def pack(*models: Any) -> None:
     """Lay out the linear layers of models; a layer that several of them share stays shared.
 
-    In 16 bits, tower and pre-fusion attend in two products. The language model keeps its attention: its few rows gain
-    nothing.
+    In 16 bits, tower and pre-fusion attend in two products. The language model keeps its attention: of a question's few
+    rows it would gain nothing.
 
     Raises:
         InputError: where oneDNN does not multiply in the models' precision.
@@ -85,27 +88,35 @@ def attend(
 
     Scores are rounded to the rows' precision before softmax, as in transformers' eager attention.
     """
-    if query.shape[1] * query.shape[2] * key.shape[2] > _SCORES:
+    if query.shape[2] * key.shape[2] > _MOST_SCORES:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     groups = query.shape[1] // key.shape[1]
     made = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
     keys, values = repeat_kv(key, groups), repeat_kv(value, groups)
+    mask = None if attention_mask is None else attention_mask.expand(len(query), -1, -1, -1)
     for row in range(len(query)):  # so that scores stay in the cache
         scores = (query[row] @ keys[row].transpose(-1, -2)).mul_(scaling)
-        if attention_mask is not None:
-            scores += attention_mask[min(row, len(attention_mask) - 1)]
+        if mask is not None:
+            scores += mask[row]
         made[row] = (scores.softmax(dim=-1) @ values[row]).transpose(0, 1)
     return made, None
 
 
 def _attend_in_products(part: nn.Module | None) -> None:
     for module in () if part is None else part.modules():
-        if isinstance(module, PreTrainedModel):
-            module.set_attn_implementation(_NAME)
+        if isinstance(module, PreTrainedModel) and module.config._attn_implementation == "sdpa":
+            module.set_attn_implementation(PRODUCTS)
 
 
-AttentionInterface.register(_NAME, attend)
-AttentionMaskInterface.register(_NAME, eager_mask)
+def _mask(*, q_length: int, kv_length: int, **options: Any) -> Tensor | None:
+    """Return the mask that `attend` adds, or none where fused attention knows the causal order itself."""
+    make: Any = eager_mask if q_length * kv_length <= _MOST_SCORES else sdpa_mask
+    made: Tensor | None = make(q_length=q_length, kv_length=kv_length, **options)
+    return made
+
+
+AttentionInterface.register(PRODUCTS, attend)
+AttentionMaskInterface.register(PRODUCTS, _mask)
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:

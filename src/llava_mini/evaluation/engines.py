@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llava_mini.assistant import Assistant
 from llava_mini.engines import is_llama_cpp
+from llava_mini.errors import ConfigError
 from llava_mini.evaluation.controls import Item
 from llava_mini.evaluation.suites import BENCHMARK, find_suite
 from llava_mini.inputs.media import Picture
@@ -36,16 +37,20 @@ class Run:
 
 
 def pictures_of(suite: str, sources: Path, limit: int) -> list[tuple[Picture, Item]]:
-    """Return what a suite asks about its first pictures; "embedded" is the benchmark, so many pictures of each suite.
+    """Return what a suite asks about its first pictures; "embedded": the benchmark's three suites of pictures.
 
-    Videos are left out.
+    Raises:
+        ConfigError: when there is no such suite, or it has no pictures.
     """
     if suite == "embedded":
         chosen = [find_suite(name)(sources, limit, first) for name, _, first, _ in BENCHMARK if name != "videos"]
     else:
         chosen = [find_suite(suite)(sources, limit)]
     asked = [(one.media[item.picture], item) for one in chosen for item in one.items]
-    return [(shown, item) for shown, item in asked if isinstance(shown, Picture)]
+    pictures = [(shown, item) for shown, item in asked if isinstance(shown, Picture)]
+    if not pictures:
+        raise ConfigError(f"{suite} has no pictures; ask about embedded, scenes, unseen-scenes or photographs")
+    return pictures
 
 
 def compare_engines(
@@ -90,7 +95,7 @@ def compare_engines(
 def _weights(assistant: Assistant) -> int:
     """Return the bytes of language model and head; tied ones count once."""
     if is_llama_cpp(assistant.engine):
-        return int(assistant.model.model.language_model.file.stat().st_size)
+        return int(assistant.model.model.language_model.file_bytes)
     tensors: dict[int, Tensor] = {}
     for part in (assistant.model.model.language_model, assistant.model.lm_head):
         for module in part.modules():

@@ -65,7 +65,7 @@ class Memory:
     peak_mb: float
     """Largest sum of tensors up to the first token, weights apart."""
     kept_mb: float
-    """What stays of the picture for a second question; nothing of a form that forgets it."""
+    """What stays for a second question of the picture, and of kept words; nothing of a form that forgets."""
     cache_mb: float
     """Keys and values of the language model when the first token is there."""
 
@@ -102,7 +102,7 @@ def time_variants(
     """Time variants by turns; the first turn warms up and is not counted.
 
     Args:
-        engine: "torch", or "packed": all forms, the model included, have their weights laid out for good.
+        engine: "torch", or "packed": all forms, the model included, are laid out for good.
         on_done: is told what has been measured.
     """
     if repeats < 1:
@@ -254,6 +254,8 @@ def _runs(
                 runs.append(_Run(form, what, everything, _plain(everything, ids(many, config.image_token_id), shown)))
             elif what == "second":
                 runs.append(_kept(everything, ids(many, config.image_token_id), shown, after))
+    if not runs:
+        raise ConfigError(f"{', '.join(forms)} keep what was asked before; ask them second")
     return runs
 
 
