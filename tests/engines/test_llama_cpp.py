@@ -119,7 +119,7 @@ def test_logits_are_those_of_pytorch(file: Path) -> None:
 
 @needs_llama_cpp
 @torch.no_grad()
-@pytest.mark.parametrize("quantization", ["F16", "Q8_0"])
+@pytest.mark.parametrize("quantization", ["F16", "Q8_0", "Q4_K_M"])
 def test_a_batch_of_padded_rows_is_answered_as_in_pytorch(tmp_path: Path, quantization: str) -> None:
     plain, engine = tiny_model(), tiny_model()
     export_gguf(plain, tmp_path / "tiny.gguf", quantization)
