@@ -75,6 +75,7 @@ def test_the_word_alone_writes_a_file_into_the_cache_folder_once(
 ) -> None:
     monkeypatch.setenv("LLAVA_MINI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(llama_cpp, "export_gguf", write_gguf)  # quantising needs the library
+    monkeypatch.setattr(llama_cpp, "_library", lambda: None)
     file = kept_gguf(tiny_model())
     assert read_digest(file) == weights_digest(tiny_model())
     written = file.stat().st_mtime_ns

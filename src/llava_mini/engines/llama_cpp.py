@@ -65,6 +65,7 @@ def kept_gguf(model: Any) -> Path:
     known.update(weights_digest(model).encode())
     file = cache_folder() / f"llama.cpp-{known.hexdigest()[:16]}.gguf"
     if not file.is_file():
+        _library()
         _log.warning("writing the language model for llama.cpp, this once: %s", file)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
