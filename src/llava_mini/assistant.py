@@ -180,6 +180,20 @@ class Assistant:
             return VisionPrefix.joined([self.encode(item, on_frames) for item in media])
         return lambda: self.encode_in_chunks(media, on_frames)
 
+    def begin(
+        self, media: Sequence[Picture | Video], on_frames: Callable[[int], object] | None = None
+    ) -> tuple[Dialogue, str]:
+        """Begin as an earlier conversation about the same files did, or anew.
+
+        Returns:
+            What is kept between turns, and what the files show, under which `openings` keep a first question; empty
+            where the files are too long for that.
+        """
+        vision = self.see(media, on_frames)
+        shown = "" if callable(vision) else " ".join(map(self.content, media)) or "text"
+        kept = self.openings.get(shown) if shown else None
+        return Dialogue(self.model, vision) if kept is None else kept.opening(kept.kept), shown
+
     def ask(
         self,
         question: str,
@@ -332,7 +346,7 @@ class Chat:
         if length + max_new_tokens > context:
             raise InputError(self._too_long(length, max_new_tokens, context))
         if self._dialogue is None:
-            self._dialogue = self._begin()
+            self._dialogue, self._shown = assistant.begin(self.media, self._on_frames)
         return {name: value.to(model.device) for name, value in inputs.items()}
 
     def _too_long(self, length: int, max_new_tokens: int, context: int) -> str:
@@ -348,13 +362,6 @@ class Chat:
             f"the conversation has {length} tokens ({self.frame_count} pictures or frames); with an answer of "
             f"{max_new_tokens} the model's context of {context} takes at most {most}{advice}"
         )
-
-    def _begin(self) -> Dialogue:
-        """Begin as an earlier conversation about the same files did, or anew."""
-        vision = self._assistant.see(self.media, self._on_frames)
-        self._shown = "" if callable(vision) else " ".join(map(self._assistant.content, self.media)) or "text"
-        kept = self._assistant.openings.get(self._shown) if self._shown else None
-        return Dialogue(self._assistant.model, vision) if kept is None else kept.opening(kept.kept)
 
 
 def _may_be_hub_name(name: str) -> bool:

@@ -318,6 +318,47 @@ def ready_together(scheduler: Scheduler, *questions: tuple[str, int]) -> list[Li
     return sent
 
 
+def test_words_that_were_asked_before_about_a_picture_are_not_read_again() -> None:
+    assistant, fresh = make(), make()
+    read: list[int] = []
+    assistant.model.model.language_model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    scheduler = Scheduler(assistant)
+    turns = asked("what is it and which of the colours", png(RED))
+    for text in ("where", "is it red or blue"):
+        answer = send(scheduler, turns, max_tokens=4)[0].texts()[0]
+        alone = Scheduler(fresh)
+        fresh.openings.clear()
+        assert answer == send(alone, turns, max_tokens=4)[0].texts()[0]
+        alone.close(grace_s=0)
+        turns = [*turns, {"role": "assistant", "content": [{"type": "text", "text": answer}]}, *asked(text)]
+    first, *later = [length for length in read if length > 1]
+    assert len(later) == 1
+    assert later[0] < first
+    other = send(scheduler, asked("what is it and which of the colours", png(BLUE)), max_tokens=4)[0]
+    other.texts()
+    scheduler.close(grace_s=0)
+    assert max(read) == first, "another picture is read with all its words"
+    assert len(assistant.openings) == 2
+
+
+def test_of_those_who_wait_long_nothing_is_kept(assistant: Assistant) -> None:
+    scheduler = Scheduler(assistant, ServerLimits(preparing=1))
+    seen: list[list[bool]] = []
+    join = scheduler._batch.join
+
+    def joined(prompts: Any, copies: Any, dialogues: Any) -> torch.Tensor:
+        seen.append([one is not None for one in dialogues])
+        return join(prompts, copies, dialogues)
+
+    scheduler._batch.join = joined  # type: ignore[method-assign]
+    for listener in ready_together(scheduler, ("what", 2), ("where", 2), ("which", 2)):
+        assert listener.texts()
+    scheduler.close(grace_s=0)
+    assert seen == [[True, False, False]]
+
+
 def test_those_who_run_take_a_step_between_two_groups_that_are_read(assistant: Assistant) -> None:
     scheduler = Scheduler(assistant, ServerLimits(prefill_tokens=1))
     done: list[str] = []

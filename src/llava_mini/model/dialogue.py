@@ -49,6 +49,11 @@ class Dialogue:
         return int(self._cache.get_seq_length())
 
     @property
+    def cache(self) -> Any:
+        """Keys and values that the language model keeps, of the first `kept` tokens."""
+        return self._cache
+
+    @property
     def nbytes(self) -> int:
         """Bytes kept, of the pictures and of the words."""
         cached = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
@@ -71,6 +76,10 @@ class Dialogue:
         made._crop_states(length)
         made._answered = True
         return made
+
+    def take(self, cache: Any) -> None:
+        """Take over keys and values of all tokens that `advance` was given, computed elsewhere from its embeddings."""
+        self._cache = cache
 
     @torch.no_grad()
     def advance(self, input_ids: Tensor, instruction_mask: Tensor) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from llava_mini.model.dialogue import Dialogue
+
 
 class RunningBatch:
     """The keys and values of all rows that are being answered."""
@@ -36,32 +38,38 @@ class RunningBatch:
         return (len(self) + len(lengths)) * (max([self._present.shape[1], *lengths]) + steps)
 
     @torch.no_grad()
-    def join(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> Tensor:
+    def join(
+        self, prompts: Sequence[Tensor], copies: Sequence[int], dialogues: Sequence[Dialogue | None] = ()
+    ) -> Tensor:
         """Read new prompts together and let them join at the end; return the logits of their next tokens.
 
         Args:
             prompts: one `(L, d)` of embeddings each.
             copies: how many rows shall go on from each prompt, which is read once.
+            dialogues: of each prompt what keeps its beginning, which is not read again, and will keep all of it.
 
         Returns:
             `(rows, V)`, the copies of a prompt side by side.
         """
-        longest = max(len(prompt) for prompt in prompts)
-        embeds = torch.stack([F.pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts])
-        present = torch.tensor(
-            [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._model.device
-        )
-        read = DynamicCache()
+        beginnings = list(dialogues) or [None] * len(prompts)
+        kept = [0 if one is None else one.kept for one in beginnings]
+        new = [prompt[count:] for prompt, count in zip(prompts, kept, strict=True)]
+        present = torch.cat([_ones(kept), _ones([len(prompt) for prompt in new])], dim=1).to(self._model.device)
+        read = _stacked([None if one is None or not one.kept else one.cache for one in beginnings])
         out = self._model(
-            inputs_embeds=embeds,
+            inputs_embeds=torch.stack(_pad(new)),
             attention_mask=present,
-            position_ids=(present.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=(present.cumsum(dim=1) - 1).clamp(min=0)[:, max(kept) :],
             past_key_values=read,
             use_cache=True,
             logits_to_keep=1,
         )
-        rows = torch.arange(len(prompts)).repeat_interleave(torch.tensor(list(copies))).to(self._model.device)
-        self._append(read, present, rows)
+        own = [_row_of(read, row, seen) for row, seen in enumerate(present.bool())]
+        for one, cache in zip(beginnings, own, strict=True):
+            if one is not None:
+                one.take(cache)
+        rows = [row for row, count in enumerate(copies) for _ in range(count)]
+        self._append([own[row] for row in rows])
         logits: Tensor = out.logits[rows, -1]
         return logits.float()
 
@@ -91,19 +99,41 @@ class RunningBatch:
                 kept.update(layer.keys[chosen, :, first:], layer.values[chosen, :, first:], number)
         self._cache, self._present = kept, present[:, first:]
 
-    def _append(self, read: DynamicCache, present: Tensor, rows: Tensor) -> None:
-        """Put rows of another cache under those that run, the shorter of both padded on the left."""
-        length = max(present.shape[1], self._present.shape[1])
-        joined = DynamicCache()
-        for number, layer in enumerate(read.layers):
-            parts = [(layer.keys[rows], layer.values[rows])]
-            if len(self):
-                running = self._cache.layers[number]
-                parts.insert(0, (running.keys, running.values))
-            keys, values = (
-                torch.cat([F.pad(part[which], (0, 0, length - part[which].shape[2], 0)) for part in parts])
-                for which in (0, 1)
-            )
-            joined.update(keys, values, number)
-        self._cache = joined
-        self._present = torch.cat([F.pad(part, (length - part.shape[1], 0)) for part in (self._present, present[rows])])
+    def _append(self, rows: Sequence[DynamicCache]) -> None:
+        """Put further rows under those that run, the shorter ones padded on the left."""
+        self._cache = _stacked([*([self._cache] if len(self) else []), *rows])
+        present = _ones([int(row.get_seq_length()) for row in rows]).to(self._present.device)
+        self._present = torch.cat(_pad([self._present[..., None], present[..., None]]))[..., 0]
+
+
+def _pad(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Pad `(…, L, d)` on the left, so that all are as long as the longest."""
+    length = max(part.shape[-2] for part in parts)
+    return [F.pad(part, (0, 0, length - part.shape[-2], 0)) for part in parts]
+
+
+def _ones(lengths: Sequence[int]) -> Tensor:
+    """Return `(rows, longest)`: 1 where a row of that length has a token, padded on the left."""
+    return (torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]).long()
+
+
+def _stacked(caches: Sequence[Any]) -> DynamicCache:
+    """Put the rows of caches under each other, padded on the left; None is a row that keeps nothing."""
+    made = DynamicCache()
+    some = next((one for one in caches if one is not None), made)
+
+    def rows(number: int, part: str) -> Tensor:
+        nothing = getattr(some.layers[number], part)[:1, :, :0]
+        return torch.cat(_pad([nothing if one is None else getattr(one.layers[number], part) for one in caches]))
+
+    for number in range(len(some.layers)):
+        made.update(rows(number, "keys"), rows(number, "values"), number)
+    return made
+
+
+def _row_of(cache: DynamicCache, row: int, seen: Tensor) -> DynamicCache:
+    """Take one row out of a cache, without its padding."""
+    made = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        made.update(layer.keys[row : row + 1, :, seen], layer.values[row : row + 1, :, seen], number)
+    return made

@@ -12,6 +12,7 @@ from llava_mini.errors import InputError
 from llava_mini.inputs.chat import Messages
 from llava_mini.inputs.media import Picture, Video, load_media
 from llava_mini.inputs.processor import count_frames
+from llava_mini.model.dialogue import Dialogue
 from llava_mini.serving.requests import ServerLimits, Started, Ticket, TooLongError
 
 
@@ -22,6 +23,10 @@ class Prepared:
     ticket: Ticket
     embeds: Tensor
     """`(L, d)`: what the language model reads."""
+    dialogue: Dialogue | None
+    """What is kept of the first of them; None: nothing, and nothing will be."""
+    shown: str
+    """What its files show, as `Assistant.begin` says it."""
     started: Started
     most: int
     """Tokens of the answer, at most."""
@@ -102,12 +107,8 @@ class Preparer:
         media: list[Picture | Video] = [
             part[part["type"]] for message in messages for part in message["content"] if part["type"] != "text"
         ]
-        vision = assistant.see(media, ticket.check)
-        embeds = assistant.model.model.embed(
-            ids,
-            vision() if callable(vision) else vision,
-            instruction_mask=None if config.fuse_history else inputs["instruction_mask"].to(ids.device),
-        )
+        dialogue, shown = assistant.begin(media, ticket.check)
+        embeds = dialogue.advance(ids, inputs["instruction_mask"].to(ids.device))["inputs_embeds"]
         seen = int((ids == config.image_token_id).sum())
         started = Started(length, seen, sum(count_frames(item) for item in media))
-        return Prepared(ticket, embeds[0], started, most)
+        return Prepared(ticket, embeds[0], dialogue if shown else None, shown, started, most)

@@ -6,6 +6,7 @@ Two kinds of threads: a few prepare, one runs the language model. Requests are a
 ready, and nobody overtakes one that waits for room.
 """
 
+import dataclasses
 import math
 import threading
 import time
@@ -182,6 +183,8 @@ class Scheduler:
     def _take_in(self, prepared: Prepared) -> None:
         """Let a question wait for room in the batch."""
         with self._changed:
+            if len(self._ready) >= self.limits.preparing:  # what is kept for those who wait long would be without bound
+                prepared = dataclasses.replace(prepared, dialogue=None)
             self._ready.append(prepared)
             self._changed.notify_all()
 
@@ -224,11 +227,14 @@ class Scheduler:
             prompts = [one.embeds for one in chosen]
             copies = [one.ticket.settings.choices for one in chosen]
             try:
-                logits = self._batch.join(prompts, copies)
+                logits = self._batch.join(prompts, copies, [one.dialogue for one in chosen])
             except Exception as error:  # those who run are not touched by a prompt that cannot be read
                 for one in chosen:
                     self._end(one.ticket, ModelError(f"the question could not be read ({type(error).__name__})"))
                 return
+            for one in chosen:
+                if one.dialogue is not None:
+                    self.assistant.openings.put(one.shown, one.dialogue)
             first = len(self._rows)
             tokenizer, endings = self.assistant.processor.tokenizer, self._endings()
             for one in chosen:
