@@ -25,7 +25,7 @@ from llava_mini.inputs.media import FrameSampling, Picture, Video, load_media
 from llava_mini.inputs.processor import count_frames
 from llava_mini.model.chunking import frames_per_chunk, kept_bytes
 from llava_mini.model.dialogue import Dialogue, Footage
-from llava_mini.model.prefix_cache import PrefixCache, content_key
+from llava_mini.model.prefix_cache import PrefixCache
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.reply import Answer, Reply, Sampling, Served
 
@@ -60,7 +60,7 @@ class Assistant:
         self.kept: PrefixCache[VisionPrefix] = PrefixCache(KEPT_PICTURES_MB * 2**20)
         """Encoded pictures and short videos, shared by all chats and questions; of another tiling they are others."""
         self.openings: PrefixCache[Dialogue] = PrefixCache(KEPT_OPENINGS_MB * 2**20)
-        """First questions about the same files, for other conversations that begin with the same words."""
+        """The first question of the last chat about some files, or all of the last request, for what begins alike."""
 
     @classmethod
     def load(
@@ -154,7 +154,7 @@ class Assistant:
 
     def content(self, item: Picture | Video) -> str:
         """Name what an item shows, as this model cuts it."""
-        return f"{content_key(item.image) if isinstance(item, Picture) else item.content} {self.processor.tiles}"
+        return f"{item.content} {self.processor.tiles}"
 
     def encode_in_chunks(
         self, media: Sequence[Picture | Video], on_frames: Callable[[int], object] | None = None
@@ -186,7 +186,7 @@ class Assistant:
         """Begin as an earlier conversation about the same files did, or anew.
 
         Returns:
-            What is kept between turns, and what the files show, under which `openings` keep a first question; empty
+            What is kept between turns, and what the files show, under which `openings` keep words about them; empty
             where the files are too long for that.
         """
         vision = self.see(media, on_frames)

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from llava_mini.errors import ConfigError
-from llava_mini.model.prefix_cache import PrefixCache, content_key
+from llava_mini.inputs.media import Picture
+from llava_mini.model.prefix_cache import PrefixCache
 from llava_mini.model.vision_prefix import VisionPrefix
 
 
@@ -46,6 +47,14 @@ def test_what_is_larger_than_all_is_made_and_not_kept() -> None:
     assert (len(cache), cache.nbytes) == (0, 0)
     with pytest.raises(ConfigError, match="max_bytes is -1"):
         PrefixCache(-1)
+
+
+def test_what_is_too_large_leaves_what_was_kept_under_its_name() -> None:
+    cache, small = PrefixCache(150), prefix(1)
+    cache.put("a", small)
+    cache.put("a", VisionPrefix.concatenate([small, prefix(2)]))
+    assert cache.get("a") is small
+    assert cache.nbytes == 100
 
 
 def test_threads_share_it_and_the_count_stays_right() -> None:
@@ -95,6 +104,6 @@ def test_what_two_threads_want_at_once_is_made_once_and_a_failure_is_nobody_else
 
 def test_a_picture_is_named_by_what_it_shows() -> None:
     red = Image.new("RGB", (4, 2), "red")
-    assert content_key(red) == content_key(red.copy())
+    assert Picture(red, "a").content == Picture(red.copy(), "b").content
     others = [Image.new("RGB", (2, 4), "red"), Image.new("RGB", (4, 2), "blue"), red.convert("RGBA")]
-    assert len({content_key(red), *map(content_key, others)}) == 4
+    assert len({Picture(one, "a").content for one in (red, *others)}) == 4

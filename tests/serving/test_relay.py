@@ -16,7 +16,10 @@ from vllm_stub import serving as stub_serving
 from llava_mini import Assistant, Sampling
 from llava_mini.engines.apart import export_apart, served_name
 from llava_mini.errors import EngineError
+from llava_mini.serving.choice import Settings
 from llava_mini.serving.many import Many, answer_rows
+from llava_mini.serving.preparing import Preparer
+from llava_mini.serving.requests import ServerLimits, Ticket
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,15 @@ def test_it_serves_what_one_process_serves_in_pieces_and_whole(front: Assistant,
     assert told[0] == told[1]
     assert [body["n"] for body in stub.asked] == [1, 1]  # vLLM makes no two greedy answers at once
     assert all(body["stream"] for body in stub.asked)
+
+
+def test_nothing_is_kept_for_servers_that_keep_their_own(front: Assistant) -> None:
+    messages = [{"role": "user", "content": [{"type": "image", "data": png(BLUE)}, {"type": "text", "text": "what"}]}]
+    for assistant, kept in ((tiny_assistant(), True), (front, False)):
+        ticket = Ticket(Settings(), lambda _: None)
+        ticket.messages = messages
+        prepared = Preparer(assistant, ServerLimits()).prepare(ticket)
+        assert (prepared.nbytes > 0) == kept
 
 
 def test_what_servers_cannot_do_is_refused_and_what_they_do_not_do_is_told(front: Assistant, stub: Stub) -> None:

@@ -11,7 +11,7 @@ from llava_mini.serving.batch import RunningBatch
 _LENGTHS = (12, 7, 20, 9)
 
 
-def prompts(model: torch.nn.Module) -> list[Tensor]:
+def prompts() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(3, 200, (1, length), generator=generator) for length in _LENGTHS]
 
@@ -30,7 +30,7 @@ def begun(model: torch.nn.Module, ids: Tensor, kept: int) -> tuple[Tensor, Dialo
 @torch.no_grad()
 def test_kept_beginnings_change_no_logits_and_grow_to_the_whole_prompt(kept: tuple[int, ...]) -> None:
     model = tiny_model()
-    ids = prompts(model)
+    ids = prompts()
     made = [begun(model, one, count) for one, count in zip(ids, kept, strict=True)]
     assert [dialogue.kept for _, dialogue in made] == list(kept)
     whole, partly = RunningBatch(model), RunningBatch(model)
@@ -43,7 +43,10 @@ def test_kept_beginnings_change_no_logits_and_grow_to_the_whole_prompt(kept: tup
         batch.join(embeds[:1], [1])  # others run already
         assert len(batch) == 1
         batch.step(torch.tensor([5]))
+        read.clear()
         logits = batch.join(embeds, [1, 2, 1, 1], *extra)
+        rows = list(_LENGTHS) if batch is whole else [n - count for n, count in zip(_LENGTHS, kept, strict=True)]
+        assert read == [max(rows)]
         assert logits.shape[0] == 5
         steps = [logits, *(batch.step(torch.arange(6) + 3) for _ in range(3))]
         batch.keep([1, 3, 4])
@@ -53,7 +56,6 @@ def test_kept_beginnings_change_no_logits_and_grow_to_the_whole_prompt(kept: tup
     for left, right in zip(expected, steps, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
     hook.remove()
-    assert max(len(one) - count for one, count in zip(embeds, kept, strict=True)) in read
     assert [dialogue.kept for dialogue in dialogues] == list(_LENGTHS)
     assert partly.places == whole.places
 
@@ -61,7 +63,7 @@ def test_kept_beginnings_change_no_logits_and_grow_to_the_whole_prompt(kept: tup
 @torch.no_grad()
 def test_what_a_batch_has_read_begins_the_next_conversation() -> None:
     model = tiny_model()
-    ids = prompts(model)[2]
+    ids = prompts()[2]
     embeds, dialogue = begun(model, ids, 6)
     RunningBatch(model).join([embeds], [1], [dialogue])
     longer = torch.cat([ids, ids[:, :4] + 1], dim=1)

@@ -319,44 +319,86 @@ def ready_together(scheduler: Scheduler, *questions: tuple[str, int]) -> list[Li
 
 
 def test_words_that_were_asked_before_about_a_picture_are_not_read_again() -> None:
-    assistant, fresh = make(), make()
+    assistant = make()
     read: list[int] = []
     assistant.model.model.language_model.register_forward_pre_hook(
         lambda _, __, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
     )
     scheduler = Scheduler(assistant)
-    turns = asked("what is it and which of the colours", png(RED))
-    for text in ("where", "is it red or blue"):
-        answer = send(scheduler, turns, max_tokens=4)[0].texts()[0]
-        alone = Scheduler(fresh)
-        fresh.openings.clear()
-        assert answer == send(alone, turns, max_tokens=4)[0].texts()[0]
-        alone.close(grace_s=0)
+    turns, whole = asked("what is it and which of the colours", png(RED)), []
+    for text in ("where", "is it red or blue", "what"):
+        read.clear()
+        listener, _ = send(scheduler, turns, max_tokens=4)
+        started = listener.events.get(timeout=60)
+        assert isinstance(started, Started)
+        answer = listener.texts()[0]
+        assert read[0] == started.prompt_tokens - (whole[-1] if whole else 0)
+        whole.append(started.prompt_tokens)
+        assert answer == alone(turns, max_tokens=4)
         turns = [*turns, {"role": "assistant", "content": [{"type": "text", "text": answer}]}, *asked(text)]
-    first, *later = [length for length in read if length > 1]
-    assert len(later) == 1
-    assert later[0] < first
-    other = send(scheduler, asked("what is it and which of the colours", png(BLUE)), max_tokens=4)[0]
-    other.texts()
+    read.clear()
+    other = asked("what is it and which of the colours", png(BLUE))
+    assert send(scheduler, other, max_tokens=4)[0].texts()[0] == alone(other, max_tokens=4)
     scheduler.close(grace_s=0)
-    assert max(read) == first, "another picture is read with all its words"
+    assert read[0] == whole[0], "another picture is read with all its words"
     assert len(assistant.openings) == 2
 
 
-def test_of_those_who_wait_long_nothing_is_kept(assistant: Assistant) -> None:
-    scheduler = Scheduler(assistant, ServerLimits(preparing=1))
-    seen: list[list[bool]] = []
+def alone(messages: list[dict[str, Any]], **settings: Any) -> str:
+    """What a process that keeps nothing answers."""
+    scheduler = Scheduler(make())
+    scheduler.assistant.openings.max_bytes = 0
+    answer = send(scheduler, messages, **settings)[0].texts()[0]
+    scheduler.close(grace_s=0)
+    return answer
+
+
+def test_what_is_kept_for_those_who_wait_is_bounded_in_bytes(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(assistant)
+    assistant.openings.clear()
+    prepared: list[Any] = []
+    monkeypatch.setattr(scheduler, "_take_in", prepared.append)
+    sent = [send(scheduler, asked(text, png(RED)), max_tokens=2)[0] for text in ("what", "where", "which")]
+    while len(prepared) < len(sent):
+        threading.Event().wait(0.01)
+    assert all(one.nbytes > 0 for one in prepared)
+    monkeypatch.setattr(assistant.openings, "max_bytes", 2 * max(one.nbytes for one in prepared))
+    blocked = threading.Event()
+    scheduler.run(lambda: blocked.wait(60))
+    for one in prepared:
+        Scheduler._take_in(scheduler, one)
+    assert [one.dialogue is not None for one in scheduler._ready] == [True, True, False]
+    blocked.set()
+    for listener in sent:
+        assert listener.texts()
+    scheduler.close(grace_s=0)
+
+
+def test_who_has_something_kept_is_not_read_with_who_has_nothing() -> None:
+    scheduler = Scheduler(make())
+    send(scheduler, asked("what is it", png(RED)), max_tokens=1)[0].texts()
+    groups: list[list[bool]] = []
     join = scheduler._batch.join
 
     def joined(prompts: Any, copies: Any, dialogues: Any) -> torch.Tensor:
-        seen.append([one is not None for one in dialogues])
+        groups.append([dialogue.kept > 0 for dialogue in dialogues])
         return join(prompts, copies, dialogues)
 
     scheduler._batch.join = joined  # type: ignore[method-assign]
-    for listener in ready_together(scheduler, ("what", 2), ("where", 2), ("which", 2)):
+    blocked = threading.Event()
+    scheduler.run(lambda: blocked.wait(60))
+    sent = []
+    for number, colour in enumerate((RED, RED, BLUE, RED)):
+        sent.append(send(scheduler, asked("where", png(colour)), max_tokens=1)[0])
+        while len(scheduler._ready) <= number:
+            threading.Event().wait(0.01)
+    blocked.set()
+    for listener in sent:
         assert listener.texts()
     scheduler.close(grace_s=0)
-    assert seen == [[True, False, False]]
+    assert groups == [[True, True], [False], [True]]
 
 
 def test_those_who_run_take_a_step_between_two_groups_that_are_read(assistant: Assistant) -> None:

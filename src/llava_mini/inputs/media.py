@@ -4,7 +4,9 @@ What a file is, is read from its content; a still picture becomes a `Picture`, a
 `files` holds the limits, `pictures` and `video` the opening; their public names are repeated here.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from PIL import Image
@@ -34,6 +36,13 @@ class Picture:
     image: Image.Image
     name: str
     """The file as it was given, for messages and listings."""
+
+    @cached_property
+    def content(self) -> str:
+        """Name what it shows, by size, mode and pixels."""
+        digest = hashlib.sha256(f"{self.image.mode} {self.image.size}".encode())
+        digest.update(self.image.tobytes())
+        return digest.hexdigest()
 
 
 def load_media(

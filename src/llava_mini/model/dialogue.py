@@ -77,8 +77,8 @@ class Dialogue:
         made._answered = True
         return made
 
-    def take(self, cache: Any) -> None:
-        """Take over keys and values of all tokens that `advance` was given, computed elsewhere from its embeddings."""
+    def take_cache(self, cache: Any) -> None:
+        """Keep keys and values of all tokens that `advance` was given, computed elsewhere from its embeddings."""
         self._cache = cache
 
     @torch.no_grad()

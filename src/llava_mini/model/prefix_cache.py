@@ -4,13 +4,10 @@ Source: the causal order of pre-fusion (LLaVA-Mini, section 4.2): what is kept o
 kept of the words before a question on no later word.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
-
-from PIL import Image
 
 from llava_mini.errors import ConfigError
 
@@ -83,12 +80,13 @@ class PrefixCache(Generic[T]):
             return found
 
     def put(self, key: str, made: T) -> None:
-        """Keep something under a key, in place of what was there."""
+        """Keep something under a key, in place of what was there; what is larger than the whole changes nothing."""
         with self._busy:
+            if made.nbytes > self.max_bytes:
+                return
             self._drop(key)
-            if made.nbytes <= self.max_bytes:
-                self._kept[key] = made
-                self._nbytes += made.nbytes
+            self._kept[key] = made
+            self._nbytes += made.nbytes
             while self._nbytes > self.max_bytes:
                 self._drop(next(iter(self._kept)))
 
@@ -101,10 +99,3 @@ class PrefixCache(Generic[T]):
     def _drop(self, key: str) -> None:
         gone = self._kept.pop(key, None)
         self._nbytes -= 0 if gone is None else gone.nbytes
-
-
-def content_key(picture: Image.Image) -> str:
-    """Name a picture by its size, mode and pixels."""
-    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
-    digest.update(picture.tobytes())
-    return digest.hexdigest()

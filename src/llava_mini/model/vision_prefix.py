@@ -54,5 +54,7 @@ class VisionPrefix:
     @staticmethod
     def joined(chunks: "Sequence[VisionPrefix]") -> "VisionPrefix":
         """Join the chunks of one batch: their frames stand in order, and a row may go on in the next chunk."""
+        if len(chunks) == 1:
+            return chunks[0]
         whole = VisionPrefix.concatenate(chunks)
         return dataclasses.replace(whole, frames=torch.stack([chunk.frames for chunk in chunks]).sum(dim=0))

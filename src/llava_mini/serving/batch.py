@@ -1,7 +1,8 @@
 """Conversations that are answered together: rows join and leave between two steps of the language model.
 
 The idea is Orca's iteration-level scheduling (Yu et al., OSDI 2022), often called continuous batching. Rows are padded
-on the left; their keys are turned by their own positions, so padding changes nothing but the order of sums.
+on the left, and while they are read also after what is kept of them; their keys are turned by their own positions, so
+padding changes nothing but the order of sums. (A sliding window counts places; prompts read together are shorter.)
 B rows · L tokens · V vocabulary · d width.
 """
 
@@ -64,10 +65,13 @@ class RunningBatch:
             use_cache=True,
             logits_to_keep=1,
         )
-        own = [_row_of(read, row, seen) for row, seen in enumerate(present.bool())]
+        own = [
+            _row_of(read, row, slice(max(kept) - count, max(kept)), len(prompt))
+            for row, (count, prompt) in enumerate(zip(kept, new, strict=True))
+        ]
         for one, cache in zip(beginnings, own, strict=True):
             if one is not None:
-                one.take(cache)
+                one.take_cache(cache)
         rows = [row for row, count in enumerate(copies) for _ in range(count)]
         self._append([own[row] for row in rows])
         logits: Tensor = out.logits[rows, -1]
@@ -131,9 +135,10 @@ def _stacked(caches: Sequence[Any]) -> DynamicCache:
     return made
 
 
-def _row_of(cache: DynamicCache, row: int, seen: Tensor) -> DynamicCache:
-    """Take one row out of a cache, without its padding."""
+def _row_of(cache: DynamicCache, row: int, kept: slice, new: int) -> DynamicCache:
+    """Take one row out of a cache: the places that were kept, and the last ones, which are new."""
     made = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        made.update(layer.keys[row : row + 1, :, seen], layer.values[row : row + 1, :, seen], number)
+        for places in (kept, slice(-new, None)):
+            made.update(layer.keys[row : row + 1, :, places], layer.values[row : row + 1, :, places], number)
     return made

@@ -27,13 +27,16 @@ class Metrics:
         self.whole = Histogram(
             "llava_mini_request_seconds", "From request to last token.", buckets=_SECONDS, registry=registry
         )
-        kept = scheduler.assistant.kept
+        kept, openings = scheduler.assistant.kept, scheduler.assistant.openings
         for name, text, value in (
             ("running", "Answers that are being made.", lambda: scheduler.running),
             ("waiting", "Requests that are prepared or wait.", lambda: scheduler.waiting),
             ("picture_cache_bytes", "Bytes kept of pictures.", lambda: kept.nbytes),
             ("picture_cache_hits", "Pictures that were kept when asked about.", lambda: kept.hits),
             ("picture_cache_misses", "Pictures that had to be encoded.", lambda: kept.misses),
+            ("opening_cache_bytes", "Bytes kept of words about pictures.", lambda: openings.nbytes),
+            ("opening_cache_hits", "Requests about something that words are kept of.", lambda: openings.hits),
+            ("opening_cache_misses", "Requests about something that no words are kept of.", lambda: openings.misses),
         ):
             Gauge(f"llava_mini_{name}", text, registry=registry).set_function(value)
 

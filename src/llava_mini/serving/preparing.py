@@ -24,12 +24,22 @@ class Prepared:
     embeds: Tensor
     """`(L, d)`: what the language model reads."""
     dialogue: Dialogue | None
-    """What is kept of the first of them; None: nothing, and nothing will be."""
+    """What keeps the first of them; None: they are all read, and none is kept."""
     shown: str
     """What its files show, as `Assistant.begin` says it."""
     started: Started
     most: int
     """Tokens of the answer, at most."""
+
+    @property
+    def kept(self) -> int:
+        """Tokens that need not be read."""
+        return 0 if self.dialogue is None else self.dialogue.kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds beside the embeddings while it waits."""
+        return 0 if self.dialogue is None else self.dialogue.nbytes
 
 
 class Preparer:
@@ -107,8 +117,11 @@ class Preparer:
         media: list[Picture | Video] = [
             part[part["type"]] for message in messages for part in message["content"] if part["type"] != "text"
         ]
+        dialogue: Dialogue | None
         dialogue, shown = assistant.begin(media, ticket.check)
         embeds = dialogue.advance(ids, inputs["instruction_mask"].to(ids.device))["inputs_embeds"]
         seen = int((ids == config.image_token_id).sum())
         started = Started(length, seen, sum(count_frames(item) for item in media))
-        return Prepared(ticket, embeds[0], dialogue if shown else None, shown, started, most)
+        if not shown or assistant.served is not None or dialogue.nbytes > assistant.openings.max_bytes:
+            dialogue = None
+        return Prepared(ticket, embeds[0], dialogue, shown, started, most)

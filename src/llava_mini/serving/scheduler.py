@@ -183,7 +183,7 @@ class Scheduler:
     def _take_in(self, prepared: Prepared) -> None:
         """Let a question wait for room in the batch."""
         with self._changed:
-            if len(self._ready) >= self.limits.preparing:  # what is kept for those who wait long would be without bound
+            if prepared.nbytes + sum(one.nbytes for one in self._ready) > self.assistant.openings.max_bytes:
                 prepared = dataclasses.replace(prepared, dialogue=None)
             self._ready.append(prepared)
             self._changed.notify_all()
@@ -256,14 +256,19 @@ class Scheduler:
                     self._ready.popleft()
                     self._close(one.ticket)
                     continue
-                lengths = [len(other.embeds) for other in chosen] + [len(one.embeds)]
+                if chosen and bool(one.kept) != bool(chosen[0].kept):
+                    break  # padded to the length of one that is read whole, what is kept would save nothing
+                group = [*chosen, one]
+                lengths = [len(other.embeds) for other in group]
+                unread = [len(other.embeds) - other.kept for other in group]
+                places = len(group) * (max(other.kept for other in group) + max(unread))
                 more = one.ticket.settings.choices
                 full = len(self._batch) + rows + more > limits.rows
                 steps = max(steps, one.most)  # room is kept for the answers, too
                 wide = self._batch.places_with([max(lengths)] * (rows + more), steps) > limits.places
                 if (self._rows or chosen) and (full or wide):
                     break
-                if chosen and len(lengths) * max(lengths) > limits.prefill_tokens:
+                if chosen and places > limits.prefill_tokens:
                     break
                 chosen.append(self._ready.popleft())
                 rows += more
