@@ -51,6 +51,7 @@ def step_in_fsdp(folder: Path) -> None:
     if dist.get_rank() == 0:
         torch.save({name: value.detach() for name, value in plain.items()}, folder / "plain.pt")
         (folder / "fsdp.json").write_text(json.dumps({"plain": plain_loss, "loss": loss, "furthest": furthest}))
+    dist.barrier()  # who leaves first would take the connection from under the other
     dist.destroy_process_group()
 
 
