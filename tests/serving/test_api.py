@@ -141,6 +141,7 @@ def test_models_health_and_metrics(client: openai.OpenAI, address: str) -> None:
     assert 'llava_mini_requests_total{status="200"}' in numbers
     assert "llava_mini_first_token_seconds_bucket" in numbers
     assert "llava_mini_picture_cache_bytes" in numbers
+    assert "llava_mini_opening_cache_bytes" in numbers
 
 
 def test_an_explanation_tells_where_it_looked_and_what_was_saved(address: str) -> None:

@@ -276,7 +276,7 @@ def test_a_failure_of_the_language_model_ends_its_rows_and_not_the_server(
 
 
 def test_an_engine_that_cannot_change_its_batch_is_refused(assistant: Assistant) -> None:
-    with pytest.raises(ModelError, match="int8"):
+    with pytest.raises(InputError, match="--engine int8"):
         Scheduler(Assistant(assistant.model, assistant.processor, "tiny", "x.gguf"))
 
 
@@ -298,8 +298,8 @@ def test_a_choice_that_fails_ends_its_own_request_alone(
     assert good.texts()[0].strip() == assistant.ask("where", sampling=Sampling(max_new_tokens=20)).text
 
 
-def ready_together(scheduler: Scheduler, *questions: tuple[str, int]) -> list[Listener]:
-    """Send questions that all wait for room before the language model goes on."""
+def ready_together(scheduler: Scheduler, *questions: Any) -> list[Listener]:
+    """Send questions, each a text, most tokens and files, that all wait for room before the language model goes on."""
     blocked = threading.Event()
     scheduler.run(lambda: blocked.wait(60))
     ready, arrived, take_in = threading.Semaphore(0), [], scheduler._take_in  # type: ignore[var-annotated]
@@ -310,7 +310,7 @@ def ready_together(scheduler: Scheduler, *questions: tuple[str, int]) -> list[Li
         ready.release()
 
     scheduler._take_in = taken  # type: ignore[method-assign]
-    sent = [send(scheduler, asked(text), max_tokens=most)[0] for text, most in questions]
+    sent = [send(scheduler, asked(text, *files), max_tokens=most)[0] for text, most, *files in questions]
     for _ in questions:
         assert ready.acquire(timeout=60)
     scheduler._take_in = take_in  # type: ignore[method-assign]
@@ -358,11 +358,10 @@ def test_what_is_kept_for_those_who_wait_is_bounded_in_bytes(
 ) -> None:
     scheduler = Scheduler(assistant)
     assistant.openings.clear()
-    prepared: list[Any] = []
-    monkeypatch.setattr(scheduler, "_take_in", prepared.append)
+    taken: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    monkeypatch.setattr(scheduler, "_take_in", taken.put)
     sent = [send(scheduler, asked(text, png(RED)), max_tokens=2)[0] for text in ("what", "where", "which")]
-    while len(prepared) < len(sent):
-        threading.Event().wait(0.01)
+    prepared = [taken.get(timeout=60) for _ in sent]
     assert all(one.nbytes > 0 for one in prepared)
     monkeypatch.setattr(assistant.openings, "max_bytes", 2 * max(one.nbytes for one in prepared))
     blocked = threading.Event()
@@ -377,7 +376,7 @@ def test_what_is_kept_for_those_who_wait_is_bounded_in_bytes(
 
 
 def test_who_has_something_kept_is_not_read_with_who_has_nothing() -> None:
-    scheduler = Scheduler(make())
+    scheduler = Scheduler(make(), ServerLimits(preparing=1))  # so that they are ready in their order
     send(scheduler, asked("what is it", png(RED)), max_tokens=1)[0].texts()
     groups: list[list[bool]] = []
     join = scheduler._batch.join
@@ -387,15 +386,7 @@ def test_who_has_something_kept_is_not_read_with_who_has_nothing() -> None:
         return join(prompts, copies, dialogues)
 
     scheduler._batch.join = joined  # type: ignore[method-assign]
-    blocked = threading.Event()
-    scheduler.run(lambda: blocked.wait(60))
-    sent = []
-    for number, colour in enumerate((RED, RED, BLUE, RED)):
-        sent.append(send(scheduler, asked("where", png(colour)), max_tokens=1)[0])
-        while len(scheduler._ready) <= number:
-            threading.Event().wait(0.01)
-    blocked.set()
-    for listener in sent:
+    for listener in ready_together(scheduler, *[("where", 1, png(colour)) for colour in (RED, RED, BLUE, RED)]):
         assert listener.texts()
     scheduler.close(grace_s=0)
     assert groups == [[True, True], [False], [True]]

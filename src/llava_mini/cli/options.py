@@ -116,16 +116,14 @@ def load_assistant(
     """Load a model quietly; say so when the embedded one has to be assembled first.
 
     Args:
-        batches: it is to answer in batches, which llama.cpp is refused for.
+        batches: it is to answer in batches that rows join and leave.
     """
     import os
 
-    from llava_mini.engines import is_llama_cpp
-    from llava_mini.errors import InputError
+    from llava_mini.engines import check_batches
 
-    if batches and is_llama_cpp(engine):
-        raise InputError("llama.cpp answers one conversation at a time; take --engine int8, packed or torch")
-
+    if batches:
+        check_batches(engine)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from llava_mini.cli.quick import collect_later, scan_once
     from llava_mini.inputs.memory import keep_freed

@@ -22,6 +22,16 @@ def is_llama_cpp(engine: str) -> bool:
     return engine == "llama.cpp" or engine.endswith(".gguf")
 
 
+def check_batches(engine: str) -> None:
+    """Refuse an engine that cannot answer in batches that rows join and leave.
+
+    Raises:
+        InputError: for llama.cpp.
+    """
+    if is_llama_cpp(engine):
+        raise InputError("llama.cpp answers one conversation at a time; take --engine int8, packed or torch")
+
+
 def attach(model: Any, engine: str) -> "VllmServers | None":
     """Let a model's language model run elsewhere.
 

@@ -117,11 +117,9 @@ class Preparer:
         media: list[Picture | Video] = [
             part[part["type"]] for message in messages for part in message["content"] if part["type"] != "text"
         ]
-        dialogue: Dialogue | None
         dialogue, shown = assistant.begin(media, ticket.check)
         embeds = dialogue.advance(ids, inputs["instruction_mask"].to(ids.device))["inputs_embeds"]
         seen = int((ids == config.image_token_id).sum())
         started = Started(length, seen, sum(count_frames(item) for item in media))
-        if not shown or assistant.served is not None or dialogue.nbytes > assistant.openings.max_bytes:
-            dialogue = None
-        return Prepared(ticket, embeds[0], dialogue, shown, started, most)
+        keeps = shown and assistant.served is None
+        return Prepared(ticket, embeds[0], dialogue if keeps else None, shown, started, most)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llava_mini.assistant import Assistant
-from llava_mini.engines import is_llama_cpp
+from llava_mini.engines import check_batches
 from llava_mini.errors import InputError, LlavaMiniError, ModelError
 from llava_mini.inputs.chat import Messages
 from llava_mini.serving.batch import RunningBatch
@@ -43,10 +43,9 @@ class Scheduler:
         """Start the threads.
 
         Raises:
-            ModelError: for a model whose language model runs in llama.cpp.
+            InputError: for a model whose language model runs in llama.cpp.
         """
-        if is_llama_cpp(assistant.engine):
-            raise ModelError("answers are made in batches that change, which llama.cpp cannot; use --engine int8")
+        check_batches(assistant.engine)
         self.assistant, self.limits = assistant, limits or ServerLimits()
         self.preparer = Preparer(assistant, self.limits)
         self._batch = RunningBatch(assistant.model)
