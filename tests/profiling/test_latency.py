@@ -10,10 +10,11 @@ from tiny import tiny_config, tiny_model
 from llava_mini import cli
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ConfigError
-from llava_mini.profiling import latency
 from llava_mini.profiling.forms import all_tokens_of, random_model, transformers_llava
-from llava_mini.profiling.latency import FORMS, Work, measure_memory, time_variants
+from llava_mini.profiling.latency import time_variants
 from llava_mini.profiling.machine import matmul_rate, read_rate
+from llava_mini.profiling.memory import measure_memory
+from llava_mini.profiling.variants import FORMS, Work, ready_variants
 
 WORK = Work(text_tokens=8, system_tokens=3, frames=2, new_tokens=2)
 
@@ -70,7 +71,7 @@ def test_every_variant_is_timed_as_often_as_asked(model: torch.nn.Module) -> Non
 
 @torch.no_grad()
 def test_a_question_on_kept_words_leaves_what_the_whole_one_leaves(model: torch.nn.Module) -> None:
-    whole, kept = latency._runs(model, WORK, ("mini", "mini-kept"), ("second",))
+    whole, kept = ready_variants(model, WORK, ("mini", "mini-kept"), ("second",))
     token, cache = whole.first_token()
     for _ in range(2):
         again, grown = kept.first_token()
