@@ -115,7 +115,7 @@ def memory(
         machine = dataclasses.asdict(this_machine(built.device, built.dtype))
         print(json.dumps({"machine": machine, "method": method, "memory": [dataclasses.asdict(row) for row in made]}))
         return
-    print(f"{'MB':<16}{'asked':<8}{'weights':>10}{'peak beside':>13}{'kept of picture':>17}{'cache':>9}")
+    print(f"{'MB':<16}{'asked':<8}{'weights':>10}{'peak beside':>13}{'kept':>17}{'cache':>9}")
     for row in made:
         print(
             f"{row.form:<16}{row.asked:<8}{row.weights_mb:>10.0f}{row.peak_mb:>13.1f}{row.kept_mb:>17.2f}"
