@@ -137,10 +137,11 @@ def stop(page: Page) -> Locator:
 
 
 def answered(page: Page) -> str:
-    """Wait for the end of the answer."""
+    """Wait for the end of the answer: the box of the question is emptied and unlocked after all else."""
     expect(page.get_by_test_id("bot").last).to_be_visible()
     expect(stop(page)).to_have_count(0)
     expect(page.get_by_test_id("submit-button")).to_be_visible()
+    expect(page.get_by_role("textbox").first).to_be_editable()
     return page.get_by_test_id("bot").last.inner_text()
 
 
