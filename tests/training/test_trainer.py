@@ -344,6 +344,22 @@ def test_grounding_beside_answers_adds_its_weight_and_asks_the_same_pictures(tmp
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("stage", [_GROUND, _STAGE2], ids=lambda stage: stage.name)
+def test_without_silence_words_that_name_nothing_may_say_anything(tmp_path: Path, stage: Stage) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    batch = build_collator(stage, shop, 0).join([shop.drawn.scenes[0], shop.drawn.scenes[1]])  # type: ignore[list-item]
+    pulls = []
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        objective = build_objective(replace(stage, silence_weight=weight), shop)
+        objective(**batch)["loss"].backward()
+        pulls.append(objective.helper.silence.grad)
+    assert not pulls[0].any()
+    assert pulls[2].any()
+    torch.testing.assert_close(pulls[1], pulls[2] / 2)
+
+
 def test_grounding_beside_answers_needs_words_that_are_fused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'one' fuses no words; set its grounding_weight to 0"):
         run(recipe_of(replace(_STAGE1, grounding_weight=0.1)), workshop(tmp_path), tmp_path / "run")

@@ -84,10 +84,12 @@ def build_objective(stage: Stage, workshop: Workshop) -> nn.Module:
             raise ConfigError(f"stage {stage.name!r} runs no transformer; set its checkpoint_activations to false")
         return PatchAlignment(model, _drawn(stage, workshop).table)
     if stage.objective == "grounding":
-        return WordGrounding(model, _drawn(stage, workshop).table)
+        return WordGrounding(model, _drawn(stage, workshop).table, silence_weight=stage.silence_weight)
     if stage.grounding_weight and not (stage.objective == "answers" and model.config.fusion_layers):
         raise ConfigError(f"stage {stage.name!r} fuses no words; set its grounding_weight to 0")
-    reader = MentionReader(_drawn(stage, workshop).table) if stage.grounding_weight else None
+    reader = None
+    if stage.grounding_weight:
+        reader = MentionReader(_drawn(stage, workshop).table, silence_weight=stage.silence_weight)
     return Answers(model, through=stage.objective, reader=reader, grounding_weight=stage.grounding_weight)
 
 

@@ -118,6 +118,8 @@ class Stage:
     """Optimizer steps; 0: as many as the epochs of the files give."""
     grounding_weight: Weight = 0.0
     """Weight of the loss of "grounding" on the pictures of a step, beside their answers (ours; the paper has none)."""
+    silence_weight: Weight = 1.0
+    """In grounding, weight of the loss that makes words that name nothing say one and the same (ours)."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rates fall; Table 9: cosine."""
     warmup_ratio: Share = 0.03
