@@ -88,6 +88,20 @@ def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(setting:
     assert "\n" not in str(error.value)
 
 
+def test_null_leaves_out_a_stage_or_the_rate_of_a_part(tmp_path: Path) -> None:
+    file = tmp_path / "plain.yaml"
+    file.write_text("stages: {grounding: null}")
+    plain = override(find_recipe("compare-mini"), files=[file])
+    assert plain.stages == find_recipe("compare-plain").stages
+    assert override(find_recipe("compare-mini"), settings=["stages.grounding=null"]) == plain
+    unfused = override(plain, settings=["stages.stage2.learning_rates.pre_fusion=null"])
+    assert unfused.stages == find_recipe("compare-one-token").stages
+    with pytest.raises(ConfigError, match=r"no key is called 'stages.ground'; did you mean stages.grounding\?"):
+        override(find_recipe("compare-mini"), settings=["stages.ground=null"])
+    with pytest.raises(ConfigError, match=r"stages is \[\]: tuple should have at least 1 item"):
+        override(plain, settings=[f"stages.{stage.name}=null" for stage in plain.stages])
+
+
 def test_one_held_out_scene_is_refused_for_it_has_no_others_picture() -> None:
     with pytest.raises(ConfigError, match=r"stage2.data.held_out is 1: input should be 0 or at least 2: one scene has"):
         override(find_recipe("smoke"), settings=["stages.stage2.data.held_out=1"])

@@ -16,6 +16,8 @@ from llava_mini.training.stages import PARTS, Embedded, Files, Parts, Pretrained
 
 _OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(LlavaMiniConfig.__annotations__)}
 """Tables that may grow, and the keys they may have."""
+_OPTIONAL = ("stages", "learning_rates")
+"""Tables whose entries may be left out, by null."""
 _OWN_FOLDERS = ("model", "adapter", "start")
 
 for _kind in (DataFile, Scenes, Files, Stage, Embedded, Pretrained, Parts, Recipe):
@@ -25,7 +27,8 @@ for _kind in (DataFile, Scenes, Files, Stage, Embedded, Pretrained, Parts, Recip
 def override(recipe: Recipe, *, settings: Iterable[str] = (), files: Iterable[Path] = ()) -> Recipe:
     """Return a recipe with other values; files come first, then settings, each over the one before.
 
-    A stage is named by its name: `stages.stage2.steps=100`.
+    A stage is named by its name: `stages.stage2.steps=100`. Null leaves a stage out, or freezes a part:
+    `stages.grounding=null`, `stages.stage2.learning_rates.projector=null`.
 
     Raises:
         ConfigError: for a key that does not exist, or a value of another kind.
@@ -66,7 +69,9 @@ def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, path:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             meant = f"; did you mean {path}{near[0]}?" if near else f"; there are {', '.join(known)}"
             raise ConfigError(f"{where}: no key is called {full!r}{meant}")
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+        if value is None and table in _OPTIONAL:
+            values.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(values.get(key), dict):
             _merge(values[key], value, where, f"{full}.")
         elif isinstance(values.get(key), dict) and key not in _OPEN:
             raise ConfigError(f"{where}: {full} is a table; give one of its keys, as {full}.{next(iter(values[key]))}")
