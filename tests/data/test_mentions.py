@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from cutout_library import library as cutout_library
 
+from llava_mini.data.colours import COLOURS
 from llava_mini.data.mentions import Mention, draw_absent, mention_one, mention_things
 from llava_mini.data.names import are_kin, plural
-from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
+from llava_mini.data.scenes import SHAPES, Scene, SceneLibrary, SceneObject, draw_scene
 
 NAMES = ("dog", "cat", "owl", "apple", "pear", "bus", "hammer", "rose", "grapes")
 CAT = SceneObject("cat", "cutout", "black", (0, 0, 130, 65), 5000)
@@ -51,19 +52,39 @@ def test_the_only_thing_is_what_the_picture_shows() -> None:
 
 
 def test_what_is_not_there_is_no_kin_of_what_is_and_half_of_all(scenes: list[Scene]) -> None:
-    there = Counter[bool]()
+    there = Counter[tuple[str, bool]]()
+    singular = {form: name for name in (*NAMES, *SHAPES) for form in (plural(name), name)}
     for number, scene in enumerate(scenes):
         shown = {thing.name for thing in scene.objects}
         colours = {thing.colour for thing in scene.objects}
         for mention in mention_things(scene, random.Random(number), NAMES, 14):
+            name = singular.get(mention.text, mention.text)
             if mention.present is not None:
-                there[mention.present] += 1
+                form = "colour" if mention.text in COLOURS else "one" if mention.text == name else "many"
+                there[form, mention.present] += 1
             if mention.present is False:
                 assert mention.text not in colours
-                assert not any(are_kin(mention.text, name) for name in shown)
+                assert not any(are_kin(name, other) for other in shown)
             elif mention.present:
                 assert mention.text in {*shown, *map(plural, shown), *colours}
-    assert 0.4 < there[False] / sum(there.values()) < 0.6
+    for form in ("colour", "one", "many"):  # of no form can it be guessed whether it is there
+        assert there[form, True] > 30
+        assert 0.4 < there[form, False] / (there[form, False] + there[form, True]) < 0.6
+
+
+def test_what_may_be_seen_behind_by_any_name_is_not_absent() -> None:
+    scene = Scene((CAT,), None, CELLS, "single", behind=("couch", "hare"))
+    assert scene.shown == {"cat", "sofa", "rabbit"}
+    for seed in range(40):
+        said = mention_things(scene, random.Random(seed), ("sofa", "rabbit", "bus"), 14)
+        assert {mention.text for mention in said if mention.present is False} <= {"bus", "buses"}
+
+
+def test_a_colour_is_said_to_be_there_only_where_another_can_be_said_not_to_be() -> None:
+    for ground, expected in ((None, {None}), ("white", {True, False})):
+        scene = Scene((STAR,), ground, CELLS, "shapes")
+        said = [m for seed in range(40) for m in mention_things(scene, random.Random(seed), NAMES, 14)]
+        assert {mention.present for mention in said if mention.text in COLOURS} == expected
 
 
 def test_the_second_of_a_pair_is_compared_with_the_first() -> None:

@@ -68,12 +68,19 @@ def test_no_patch_of_an_imagined_photograph_need_be_sure_but_all_together_are() 
     classifier = torch.nn.Linear(200, 100)
     features, classes = torch.rand(60, 81, 248, generator=generator), torch.arange(60)
 
+    def scores_of(made: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = classifier(made[..., :200]).detach()
+        return scores
+
     def right(imagine: object) -> tuple[float, float]:
-        made = imagine(features, classifier, classes, generator=generator)  # type: ignore[operator]
+        made, moved = imagine(features, classifier, classes, generator=generator)  # type: ignore[operator]
         assert torch.equal(made[..., 200:], features[..., 200:])  # what the classifier does not read
+        assert moved.any(dim=1).all()
+        own = (scores_of(made) - scores_of(features))[torch.arange(60), :, classes]
+        assert own[moved].mean() > own[~moved].mean() + 1  # elsewhere another class is shown, or the scene
         assert made[..., :200].min() >= 0
         assert made[..., :200].max() <= 6
-        scores = classifier(made[..., :200])
+        scores = scores_of(made)
         patches = (scores.argmax(dim=-1) == classes[:, None]).float().mean()
         return float(patches), float((scores.mean(dim=1).argmax(dim=-1) == classes).float().mean())
 
@@ -81,4 +88,5 @@ def test_no_patch_of_an_imagined_photograph_need_be_sure_but_all_together_are() 
     assert 0.2 < patches < 0.6
     assert together > 0.85
     assert right(imagine_classes)[1] < together
-    assert len(imagine_photographs(features[:0], classifier, classes[:0], generator=generator)) == 0
+    none, moved = imagine_photographs(features[:0], classifier, classes[:0], generator=generator)
+    assert (len(none), len(moved)) == (0, 0)

@@ -72,7 +72,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     there = rng.sample(there, most // 3)
     generic = _generic(scene)
     rng.shuffle(generic)
-    single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
+    single = [[mention] for mention in (*there, *_absent(scene, rng, names, there), *generic[: most // 3])]
     rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
@@ -165,11 +165,12 @@ def _colours(scene: Scene) -> list[Mention]:
     """Name each colour, where every thing has one: what is it that has it?"""
     if not all(thing.colour for thing in scene.objects):
         return []
+    there = True if scene.background else None  # on a ground that may have any colour, none could be said to be absent
     mentions = []
     for colour in dict.fromkeys(thing.colour for thing in scene.objects if thing.colour):
         these = [thing for thing in scene.objects if thing.colour == colour]
         names = {thing.name for thing in these}
-        mentions.append(Mention(colour, True, name=names.pop() if len(names) == 1 else None, box=_only(these)))
+        mentions.append(Mention(colour, there, name=names.pop() if len(names) == 1 else None, box=_only(these)))
     return mentions
 
 
@@ -188,27 +189,31 @@ def _generic(scene: Scene) -> list[Mention]:
     return mentions
 
 
-def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) -> list[Mention]:
-    """Name things, shapes and colours that are not there, many of them like those that are."""
-    shown = {*(thing.name for thing in scene.objects), *scene.behind}
+def _absent(scene: Scene, rng: random.Random, names: Sequence[str], there: Sequence[Mention]) -> list[Mention]:
+    """Name what is not there, much of it like what is: as many colours, plurals and others as are said to be there.
+
+    A word whose form gave the answer away would be learned without a look at the picture.
+    """
+    singular = {thing.name for thing in scene.objects}
+    asked = [mention.text for mention in there if mention.present]
+    colours = sum(text in COLOURS and text not in singular for text in asked)
+    plurals = sum(text not in {*COLOURS, *singular} for text in asked)
     used = {thing.colour for thing in scene.objects} | {scene.background}
-    said = {
-        *used,
-        *(plural(thing.name) for thing in scene.objects),
-    }  # an orange beside a thing that is orange
+    said = {*used, *(plural(name) for name in singular)}  # an orange beside a thing that is orange
     near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
     alike = [name for name in names if near and category_of(name) in near] or names
     absent: list[str] = []
-    for _ in range(4 * count):
+    for _ in range(4 * len(asked)):
         if any(thing.kind == "shape" for thing in scene.objects) and rng.random() < 0.4:
             name = rng.choice(SHAPES)
         else:
             name = rng.choice(alike if rng.random() < _NEAR else names)
-        if name not in absent and name not in said and not any(are_kin(name, other) for other in shown):
+        if name not in absent and name not in said and not any(are_kin(name, other) for other in scene.shown):
             absent.append(name)
-    if None not in used:
-        absent.insert(rng.randrange(2), rng.choice([colour for colour in COLOURS if colour not in used]))
-    return [Mention(name, False) for name in absent[:count]]
+    many = [plural(name) for name in absent if is_countable(name)][:plurals]
+    one = [name for name in absent if plural(name) not in many][: len(asked) - colours - plurals]
+    free = [colour for colour in COLOURS if colour not in used]
+    return [Mention(text, False) for text in (*rng.sample(free, min(colours, len(free))), *many, *one)]
 
 
 def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:

@@ -18,7 +18,7 @@ from llava_mini.data.answers import (
     words_for,
 )
 from llava_mini.data.colours import COLOURS
-from llava_mini.data.names import are_kin, category_of, is_countable, is_plural, plain_name, plural, with_article
+from llava_mini.data.names import are_kin, category_of, is_countable, is_plural, plural, with_article
 from llava_mini.data.relations import ask_above_below, ask_bigger, ask_left_right, ask_where, only_ones
 from llava_mini.data.scenes import SHAPES, Scene
 
@@ -203,12 +203,10 @@ def _ask_count(scene: Scene, rng: random.Random) -> Iterator[Question]:
 
 def _ask_presence(scene: Scene, rng: random.Random, names: Sequence[str]) -> Iterator[Question]:
     """Ask for something that is there, and for something like it that is not."""
-    shown = {thing.name for thing in scene.objects}
     yield ask_presence(rng.choice(scene.objects).name, rng, present=True)
     thing = rng.choice(scene.objects)
     pool = SHAPES if thing.kind == "shape" else names
-    shown |= {plain_name(word) or word for word in scene.behind}
-    absent = [name for name in pool if not any(are_kin(name, other) for other in shown)]
+    absent = [name for name in pool if not any(are_kin(name, other) for other in scene.shown)]
     alike = [name for name in absent if category_of(name) == category_of(thing.name)]
     if absent:
         yield ask_presence(rng.choice(alike if alike and rng.random() < 0.6 else absent), rng, present=False)

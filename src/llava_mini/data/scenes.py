@@ -11,6 +11,7 @@ from PIL import Image
 
 from llava_mini.data.backgrounds import cut_corner, draw_background
 from llava_mini.data.layouts import SIDE, Layout, SceneKind, SceneLibrary, SceneSplit, Sprite, draw_layout
+from llava_mini.data.names import plain_name
 from llava_mini.data.panoramas import look_around
 from llava_mini.data.shapes import SHAPES
 
@@ -63,6 +64,11 @@ class Scene:
     def only_shapes(self) -> bool:
         """Whether it shows nothing but shapes."""
         return all(thing.kind == "shape" for thing in self.objects)
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Plain names of all that may be seen in it, behind the things too: none of them is absent."""
+        return frozenset((*(thing.name for thing in self.objects), *(plain_name(one) or one for one in self.behind)))
 
 
 class DrawnScene(NamedTuple):

@@ -145,7 +145,9 @@ def _seen_from_cells(scene: Scene, cells: Tensor) -> Tensor:
     return boxes
 
 
-def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator) -> Tensor:
+def imagine_classes(
+    features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Plant ImageNet classes into the features of other scenes: photographs are not to be had, their classes are.
 
     A random rectangle of cells, never smaller than a third of the side, is moved along the unit weight of the class.
@@ -153,9 +155,13 @@ def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *,
     Args:
         features: `(B, N², d_v)`.
         classes: `(B,)`, one class a picture.
+
+    Returns:
+        The features, and which cells were moved: `(B, N²)`.
     """
     side = int(features.shape[1] ** 0.5)
     made = features.clone().unflatten(1, (side, side))
+    moved = torch.zeros(made.shape[:3], dtype=torch.bool)
     directions = F.normalize(classifier.weight[classes], dim=-1)
     for row, direction in enumerate(directions):
         height, width = (int(torch.randint(side // 3, side + 1, (), generator=generator)) for _ in range(2))
@@ -165,12 +171,13 @@ def imagine_classes(features: Tensor, classifier: nn.Linear, classes: Tensor, *,
         made[row, top : top + height, left : left + width, : classifier.in_features] = (
             region + strength * direction
         ).clamp(0, 6)
-    return made.flatten(1, 2)
+        moved[row, top : top + height, left : left + width] = True
+    return made.flatten(1, 2), moved.flatten(1)
 
 
 def imagine_photographs(
     features: Tensor, classifier: nn.Linear, classes: Tensor, *, generator: torch.Generator
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Plant ImageNet classes as photographs show them: no patch is sure of its class, the mean of all is.
 
     The scene fades, a large rectangle of cells is moved along the class by a strength of its own each, and every cell
@@ -180,6 +187,9 @@ def imagine_photographs(
     Args:
         features: `(B, N², d_v)`.
         classes: `(B,)`, one class a picture.
+
+    Returns:
+        The features, and which cells were moved along their picture's class: `(B, N²)`.
     """
     count, cells, _ = features.shape
     side, channels = int(cells**0.5), classifier.in_features
@@ -200,7 +210,7 @@ def imagine_photographs(
     rest = _OTHER_STRENGTH * chance(count, cells, 1) * directions[others]
     made = features.clone()
     made[..., :channels] = (_FADED * made[..., :channels] + own + rest).clamp(0, 6)
-    return made
+    return made, strength.flatten(1) > 0
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class SceneCollator:
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         planted = [rng.random() < self.data.imagined and self.classifier is not None for _ in scenes]
         features = torch.cat([scene.features for scene in scenes])  # (M, P, N², d_v)
+        moved = torch.zeros(len(scenes), features.shape[2], dtype=torch.bool)  # cells that show an imagined class
         classes = torch.multinomial(self._class_chances, len(scenes), replacement=True, generator=generator)
         if self.classifier is not None and any(planted):
             photographs = torch.tensor([here and self._is_photograph(rng) for here in planted])
@@ -76,10 +77,12 @@ class SceneCollator:
                 (photographs, imagine_photographs),
             ):
                 with torch.no_grad():
-                    features[rows, 0] = imagine(features[rows, 0], self.classifier, classes[rows], generator=generator)
+                    features[rows, 0], moved[rows] = imagine(
+                        features[rows, 0], self.classifier, classes[rows], generator=generator
+                    )
         names = [self.class_names[int(number)] if here else None for number, here in zip(classes, planted, strict=True)]
         if self.stage.objective == "alignment":
-            return self._alignment(scenes, features, names)
+            return self._alignment(scenes, features, names, moved)
         if self.stage.objective == "grounding":
             return {"vision_features": features, "mentions": self._grounding(scenes, names, rng)}
         batch: dict[str, Any] = self._answers(scenes, features, names, rng)
@@ -91,14 +94,13 @@ class SceneCollator:
         return bool(self.data.photographs) and rng.random() < self.data.photographs
 
     def _alignment(
-        self, scenes: Sequence[PreparedScene], features: Tensor, planted: list[str | None]
+        self, scenes: Sequence[PreparedScene], features: Tensor, planted: list[str | None], moved: Tensor
     ) -> dict[str, Tensor]:
         batch = alignment_targets(list(scenes), self.table)
         whole = features[:, -1]  # of a picture in tiles, the whole one
-        changed = (whole - batch["vision_features"]).abs().amax(dim=-1) > 0  # (M, N²)
         for row, name in enumerate(planted):
             if name is not None:
-                batch["names"][row] = torch.where(changed[row], self.table.index(name), -100)
+                batch["names"][row] = torch.where(moved[row], self.table.index(name), -100)
                 batch["colours"][row] = -100
                 batch["boxes"][row] = float("nan")
                 batch["main"][row] = self.table.index(name)
@@ -167,12 +169,7 @@ class SceneCollator:
 
     def _absent(self, scene: PreparedScene, planted: str, rng: random.Random, *, count: int) -> list[str]:
         """Draw class names that are neither planted nor in the scene beneath, as often as they are planted."""
-        return draw_absent(
-            self._name_chances,
-            rng,
-            [planted, *(thing.name for thing in scene.known.objects), *scene.known.behind],
-            count,
-        )
+        return draw_absent(self._name_chances, rng, [planted, *scene.known.shown], count)
 
     def _tokenize(
         self, turns: Sequence[tuple[str, str]], medium: Literal["image", "video"] | None, frames: int
