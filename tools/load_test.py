@@ -78,7 +78,7 @@ def measure(address: str, given: Any) -> dict[str, Any]:
         "alone_per_s": round(len(alone) / alone_s, 3),
         "together_per_s": round(len(together) / together_s, 3),
         "times_faster": round(alone_s / together_s, 2),
-        "errors": sum(text is None for _, _, text in together),
+        "errors": sum(text is None for _, _, text in (*alone, *together)),
         "equal_answers": sum(a[2] == b[2] is not None for a, b in pairs),
         "alone_s": spread([whole for _, whole, text in alone if text is not None]),
         "first_token_s": spread([first for first, _, text in together if text]),

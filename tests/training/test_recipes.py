@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from llava_mini.checkpoints.embedded import embedded_geometry
 from llava_mini.checkpoints.geometry import geometry
 from llava_mini.cli import app
 from llava_mini.errors import ConfigError, ModelError
@@ -77,6 +78,8 @@ def test_a_recipe_unchanged_stays_what_it_is(name: str) -> None:
         ("seed=-1", r"seed is -1"),
         ("stages.stage1.data.packing=maybe", r"stages.stage1.data.packing is 'maybe': .*boolean"),
         ("precision=float8", r"precision is 'float8'"),
+        ("start.changes.compression=averag", r"start.changes.compression is 'averag': .*'average'"),
+        ("start.changes.frame_memory_mb=1.5", r"start.changes.frame_memory_mb is 1.5: .*integer"),
         ("stages=1", r"stages is a table"),
         ("seed", r"must be key=value"),
         ("seed=[", r"no YAML"),
@@ -100,6 +103,22 @@ def test_null_leaves_out_a_stage_or_the_rate_of_a_part(tmp_path: Path) -> None:
         override(find_recipe("compare-mini"), settings=["stages.ground=null"])
     with pytest.raises(ConfigError, match=r"stages is \[\]: tuple should have at least 1 item"):
         override(plain, settings=[f"stages.{stage.name}=null" for stage in plain.stages])
+
+
+def test_a_kind_of_question_that_there_is_not_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"stages.stage1.data.kinds.0 is 'captions': input should be 'name', 'caption'"
+    ):
+        override(find_recipe("smoke"), settings=["stages.stage1.data.kinds=[captions]"])
+
+
+def test_a_plan_of_scenes_counts_all_that_is_asked() -> None:
+    settings = [f"stages.stage2.data.{key}" for key in ("pictures=4", "videos=2", "relations=5", "texts=1")]
+    stage = override(
+        find_recipe("embedded"), settings=[*settings, "stages.stage2.data.questions_per_picture=3"]
+    ).stages[4]
+    planned = plan_stage(find_recipe("embedded"), stage, embedded_geometry(), 1)
+    assert planned.tokens_per_step == (4 * (3 + 5) + 2 * 3 + 1) * (1 + 160)
 
 
 def test_one_held_out_scene_is_refused_for_it_has_no_others_picture() -> None:

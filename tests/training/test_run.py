@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from corpus import RED, video
 from datasets import Dataset
 from own_data import ALL, make_data, make_recipe
 from PIL import Image
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 
 from llava_mini.assistant import Assistant
 from llava_mini.data.collator import ExampleCollator, Skipped
-from llava_mini.data.readers import DataFile
+from llava_mini.data.readers import DataFile, Examples
 from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.training.controls import example_controls
 from llava_mini.training.record import claim
@@ -169,6 +170,22 @@ def test_a_bad_sample_stops_the_run_or_is_left_out_and_listed(tmp_path: Path) ->
     done(make_recipe(tmp_path, files=(DataFile(str(path)),)), tmp_path / "lenient", skip_bad=1)
     listed = [json.loads(line) for line in (tmp_path / "lenient/skipped.jsonl").read_text().splitlines()]
     assert [line["id"] for line in listed] == ["data.json, record 0 (id red)"]
+
+
+def test_a_torn_line_of_what_was_left_out_is_written_again(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    (path.parent / json.loads(path.read_text())[0]["image"]).unlink()
+    recipe, kept = make_recipe(tmp_path), tmp_path / "run/skipped.jsonl"
+    kept.parent.mkdir()
+    kept.write_text('{"id": "data.json, rec')
+    done(recipe, tmp_path / "run", skip_bad=1)
+    assert [json.loads(line)["id"] for line in kept.read_text().splitlines()] == ["data.json, record 0 (id red)"]
+
+
+def test_a_run_begins_where_there_is_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    done(make_recipe(tmp_path, steps=1), tmp_path / "run")
+    assert json.loads((tmp_path / "run/runs.jsonl").read_text())["commit"] == ""
 
 
 def test_a_record_that_cannot_be_read_is_left_out_too(tmp_path: Path) -> None:
@@ -380,6 +397,34 @@ def test_the_shuffled_control_shows_another_picture_where_several_questions_shar
     own, other = (next(iter(batches[name]))["pixel_values"] for name in ("", "_shuffled"))
     assert len(own) == len(other) == 4
     assert not any(torch.equal(one, another) for one, another in zip(own, other, strict=True))
+
+
+def test_where_no_two_pictures_differ_no_control_is_made_up(tmp_path: Path) -> None:
+    path = make_data(tmp_path / "data")
+    red, *_ = json.loads(path.read_text())
+    path.write_text(json.dumps([red, red]))
+    recipe = make_recipe(tmp_path, steps=1, evaluation=(DataFile(str(path)),))
+    with pytest.raises(DataError, match=r"data.json nothing can be measured with another's picture: two examples with"):
+        done(recipe, tmp_path / "run")
+
+
+def test_another_ones_longer_video_is_no_control(tmp_path: Path) -> None:
+    shop = opened(make_recipe(tmp_path), tmp_path)
+    for name, frames in (("short", 16), ("long", 160)):
+        (tmp_path / f"{name}.mp4").write_bytes(video([RED] * frames))
+    answer = {"from": "gpt", "value": "It is red."}
+    rows = [
+        {"video": "short.mp4", "conversations": [{"from": "human", "value": "what " * 40 + "<video>"}, answer]},
+        {"video": "long.mp4", "conversations": [{"from": "human", "value": "<video> what"}, answer]},
+    ]
+    path = tmp_path / "videos.json"
+    path.write_text(json.dumps(rows))
+    collator = ExampleCollator(shop.processor, shop.processor.tokens_per_frame)
+    lengths = [len(collator.prepare(example).tokens.ids) for example in Examples(DataFile(str(path)))]
+    skipped = Skipped(tmp_path / "skipped.jsonl", 0)
+    found = example_controls([DataFile(str(path))], replace(collator, max_tokens=max(lengths)), 4, skipped)
+    assert [[len(held.items[0].media), len(held.items)] for held in found.values()] == [[1, 1], [1, 1]]
+    assert found[""].items[0].id == "videos.json, record 1"
 
 
 def test_a_bad_held_out_sample_is_left_out_like_any_other(tmp_path: Path) -> None:

@@ -274,6 +274,17 @@ def test_more_texts_than_there_are_and_activations_of_no_transformer_are_refused
     run(recipe_of(replace(_GROUND, checkpoint_activations=True)), workshop(tmp_path), tmp_path / "ground")
 
 
+def test_features_of_other_tiles_or_of_another_kind_are_refused(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    tiled = replace(shop, drawn=replace(shop.drawn, scenes=made_scenes(tmp_path / "tiled", parts=5)))
+    with pytest.raises(ConfigError, match="the prepared scenes have 5 parts a frame, the model sees 1; .*--tiles 1"):
+        run(recipe_of(_GROUND), tiled, tmp_path / "run")
+    still = replace(shop, drawn=replace(shop.drawn, videos=shop.drawn.scenes))
+    with pytest.raises(ConfigError, match="the folder of videos holds scenes; .* 'llava-mini data videos' made"):
+        run(recipe_of(replace(_STAGE2, data=Scenes(2, videos=1))), still, tmp_path / "run")
+
+
 def test_a_stage_may_learn_from_shapes_alone(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None

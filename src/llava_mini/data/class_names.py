@@ -126,8 +126,9 @@ def load_class_names(sources: Path) -> list[str]:
     path = sources / _FILE
     if not path.is_file():
         raise DataError(f"the ImageNet class names are missing ({_FILE}); fetch them with 'llava-mini data fetch'")
-    found = re.findall(r"(\d+):\s*(?:'([^']*)'|\"([^\"]*)\")", path.read_text(encoding="utf-8"))
-    names = {int(number): (single or double) for number, single, double in found}
+    quoted = r"""(\d+):\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")"""  # an apostrophe within is written \'
+    found = re.findall(quoted, path.read_text(encoding="utf-8"))
+    names = {int(number): (single or double).replace("\\", "") for number, single, double in found}
     if sorted(names) != list(range(1000)):
         raise DataError(f"{_FILE} lists {len(names)} classes; 1000 were expected")
     return [_plain(number, names[number]) for number in range(1000)]

@@ -16,6 +16,7 @@ from llava_mini.data.examples import Example
 from llava_mini.errors import DataError, LlavaMiniError
 from llava_mini.inputs.chat import ChatTokens
 from llava_mini.inputs.processor import LlavaMiniProcessor, side_px
+from llava_mini.lines import read_whole_lines
 
 IGNORED = -100
 
@@ -137,10 +138,7 @@ class Skipped:
 
     def ids(self) -> set[str]:
         """Return the ids that have been left out so far, by any process."""
-        if not self.path.is_file():
-            return set()
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return {json.loads(line)["id"] for line in lines if line.endswith("\n")}  # a torn one is written again
+        return {row["id"] for row in read_whole_lines(self.path)} if self.path.is_file() else set()
 
     def add(self, id_: str, error: DataError) -> None:
         """Leave one out.

@@ -122,6 +122,11 @@ class PreparedScenes(Dataset[PreparedScene]):
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def parts(self) -> int:
+        """P, parts a frame: 1, or of a picture in tiles its tiles and the whole."""
+        return int(self._features[0].shape[1])
+
     def find_only_shapes(self) -> list[int]:
         """Return the indices of the scenes that show nothing but shapes."""
         rows = (self._rows[shard][place].get("scene") for shard, place, _, _ in self._index)

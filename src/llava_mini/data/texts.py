@@ -5,6 +5,7 @@ Idea: rehearsal of what a model could do before, with its own answers (Robins, 1
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,19 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise DataError(f"no texts at {path}; make them with 'llava-mini data texts'")
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            example = example_of(json.loads(line), f"{path}:{number}", path.parent)
-            question, answer = (message["content"] for message in example.messages)
+            messages = example_of(json.loads(line), f"{path}:{number}", path.parent).messages
+            question, answer = (message["content"] for message in messages)
+            if [message["role"] for message in messages] != ["user", "assistant"] or not isinstance(question, str):
+                raise ValueError("a question has pictures, or is not the user's")
         except ValueError as error:
-            raise DataError(f"{path}:{number}: not one question with its answer: {line[:80]!r}") from error
+            raise DataError(f"{path}:{number}: not one question with its answer: {line[:80].decode(errors='replace')!r}") from error
         pairs.append((question, answer))
     return pairs
 
 
 def _whole(answer: str) -> str:
-    """Return an answer up to the end of its last whole sentence, or nothing."""
-    end = max(answer.rfind(mark) for mark in ".!?")
-    return answer[: end + 1].strip()
+    """Return an answer up to the end of its last whole sentence, or nothing; a number of a list ends none."""
+    ends = [found.end() for found in re.finditer(r"(?<!\d)[.!?]", answer)]
+    return answer[: ends[-1]].strip() if ends else ""

@@ -36,20 +36,30 @@ class HeldOut:
 def example_controls(
     files: Sequence[DataFile], collator: ExampleCollator, size: int, skipped: Skipped
 ) -> dict[str, HeldOut]:
-    """Return the first examples of each file as batches: as they are, and with the pictures of others."""
+    """Return the first examples of each file as batches: as they are, and with the pictures of others.
+
+    Raises:
+        DataError: when there is nothing to exchange: no two pictures, and no text.
+    """
     examples = [example for file in files for example in _good(Examples(file), collator, skipped)]
     kinds: dict[tuple[str, ...], list[int]] = {}
     for index, example in enumerate(examples):
         kinds.setdefault(tuple(part["type"] for part in example.media), []).append(index)
-    partner: dict[int, int] = {}
+    own: list[Example] = []
+    others: list[Example] = []
     for kind, group in kinds.items():
-        for place, one in enumerate(group):
-            following = [*group[place + 1 :], *group[:place]] if kind else [one]
-            other = next((i for i in following if not kind or _media(examples[i]) != _media(examples[one])), None)
-            if other is not None:  # where all show the same, nothing can be shuffled
-                partner[one] = other
-    own = [examples[index] for index in partner]
-    others = [_with_media_of(examples[index], examples[other]) for index, other in partner.items()]
+        for place, index in enumerate(group):
+            one = examples[index]
+            following = (examples[i] for i in (*group[place + 1 :], *group[:place])) if kind else (one,)
+            other = next((each for each in following if not kind or _media(each) != _media(one)), None)
+            if other is not None and _fits(shuffled := _with_media_of(one, other), collator):
+                own.append(one)
+                others.append(shuffled)
+    if not own:
+        names = ", ".join(file.path for file in files)
+        raise DataError(
+            f"of {names} nothing can be measured with another's picture: two examples with different ones are needed"
+        )
     return {"": HeldOut(own, collator, size), "_shuffled": HeldOut(others, collator, size)}
 
 
@@ -79,6 +89,14 @@ def _good(found: Examples, collator: ExampleCollator, skipped: Skipped) -> Itera
             yield example
         except DataError as error:
             skipped.add(id_, error)
+
+
+def _fits(example: Example, collator: ExampleCollator) -> bool:
+    """Tell whether an example is a sample: another's video may be too long for it."""
+    try:
+        return bool(collator.prepare(example))
+    except DataError:
+        return False
 
 
 def _media(example: Example) -> list[dict[str, Any]]:

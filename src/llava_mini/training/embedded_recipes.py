@@ -6,9 +6,10 @@ Source: LLaVA-Mini, section 4.3, for stage 1 and stage 2; the warm-ups are ours.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from llava_mini.data.answers import QuestionKind
 from llava_mini.training.stages import Embedded, Recipe, Scenes, Stage
 
-_CAPTIONS = ("caption", "name")
+_CAPTIONS: tuple[QuestionKind, ...] = ("caption", "name")
 _ANSWERS = Scenes(
     pictures=4,
     videos=2,

@@ -46,6 +46,7 @@ def override(recipe: Recipe, *, settings: Iterable[str] = (), files: Iterable[Pa
         _merge(values, change, "--set")
     meant = {type(recipe.start).__name__, *(type(stage.data).__name__ for stage in recipe.stages)}
     changed = _as_recipe(values, meant)
+    _check_changes(changed.start)
     names = [stage.name for stage in changed.stages]
     taken = next((name for name in names if name in _OWN_FOLDERS or names.count(name) > 1), None)
     if taken is not None:
@@ -93,6 +94,17 @@ def _as_recipe(values: dict[str, Any], meant: set[str]) -> Recipe:
         raise ConfigError(f"{name} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
 
 
+def _check_changes(start: Embedded | Pretrained | Parts) -> None:
+    """Check each value that `changes` gives to the model's configuration; whether they fit together it says itself."""
+    for key, value in getattr(start, "changes", {}).items():
+        kind = TypeAdapter(LlavaMiniConfig.__annotations__[key], config=ConfigDict(arbitrary_types_allowed=True))
+        try:
+            kind.validate_python(value, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ConfigError(f"start.changes.{key} is {value!r}: {reason[:1].lower()}{reason[1:]}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -101,7 +113,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where} is no YAML: {getattr(error, 'problem', error)}") from error
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{path}{where} is no YAML: {reason}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no keys; it must be a YAML table, as 'seed: 1'")
     return found

@@ -123,5 +123,7 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return ""
     describe = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(describe, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # git itself may not be there
+        return ""

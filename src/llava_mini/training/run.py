@@ -15,6 +15,7 @@ from llava_mini.checkpoints.embedded import LORA_SCALE, load_adapter
 from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
 from llava_mini.data.collator import Skipped
 from llava_mini.errors import ConfigError, DataError, TrainingError
+from llava_mini.lines import mend
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.batches import MicroBatches
 from llava_mini.training.lora import add_lora, lora_config
@@ -32,6 +33,8 @@ from llava_mini.training.stage_setup import (
 from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
 from llava_mini.training.workshop import Workshop, begin_lookup, begin_projector
+
+_SKIPPED = "skipped.jsonl"
 
 
 def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, until: str = "") -> Path:
@@ -57,6 +60,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.is_main_process:
         write_record(recipe, workshop.drawn.contents if workshop.drawn else {}, out)
+        mend(out / _SKIPPED)  # a line that was torn when something stopped is written again
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
@@ -77,7 +81,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
             trained = _Trained(load_file(done))
             model.load_state_dict(trained, strict=False)
         else:
-            skipped = Skipped(out / "skipped.jsonl", skip_bad)
+            skipped = Skipped(out / _SKIPPED, skip_bad)
             trained = _train(recipe, stage, workshop, out / stage.name, skipped, helper)
             if state.is_main_process:
                 _save_whole({name: value for name, value in trained.items() if _is_trained(name, recipe)}, done)
@@ -176,6 +180,8 @@ def _train(
         raise DataError(
             str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
         ) from None
+    finally:
+        stops.end()
     if stops.stopped:
         raise TrainingError(
             f"stopped at step {trainer.state.global_step} of {steps}; the same command goes on from there"

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from llava_mini.checkpoints.embedded import LORA_SCALE
 from llava_mini.checkpoints.lora import plain_names, put_into
 from llava_mini.errors import ModelError
+from llava_mini.training.stages import part_of
 
 
 def shard(objective: nn.Module, mesh: DeviceMesh) -> None:
@@ -60,7 +61,5 @@ def whole_tensors(folder: Path) -> dict[str, Tensor]:
 
 def plain_model(folder: Path, base: Path, target: Path) -> int:
     """Turn a distributed checkpoint of a model in folder `base` into a model folder; return how many tensors it has."""
-    tensors = {
-        name: tensor for name, tensor in plain_names(whole_tensors(folder)).items() if not name.startswith("helper")
-    }
+    tensors = {name: tensor for name, tensor in plain_names(whole_tensors(folder)).items() if part_of(name) != "helper"}
     return put_into(base, tensors, target, scale=lambda _: LORA_SCALE)

@@ -114,6 +114,14 @@ def build_collator(stage: Stage, workshop: Workshop, seed: int) -> SceneCollator
     projector = workshop.model.model.multi_modal_projector
     classifier = copy.deepcopy(projector.classifier).cpu() if isinstance(projector, SemanticProjector) else None
     drawn = _drawn(stage, workshop)
+    for kind, found in (("scenes", drawn.scenes), ("videos", drawn.videos)):
+        if found is not None and found.parts != config.parts_per_frame:
+            raise ConfigError(
+                f"the prepared {kind} have {found.parts} parts a frame, the model sees {config.parts_per_frame}; make "
+                f"others with 'llava-mini data {kind} --tiles {config.tiles} --out DIR'"
+            )
+    if drawn.videos is not None and drawn.videos[0].scene is not None:
+        raise ConfigError("the folder of videos holds scenes; give the one that 'llava-mini data videos' made")
     if stage.data.texts > len(drawn.texts):
         raise ConfigError(
             f"stage {stage.name!r} takes {stage.data.texts} texts a step, the file has {len(drawn.texts)}"

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 from torch import nn
 
+from llava_mini.data.answers import QuestionKind
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 
@@ -67,8 +68,8 @@ class Scenes:
     """Share of pictures into whose features an ImageNet class is planted."""
     photographs: Share = 0.0
     """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
-    kinds: tuple[str, ...] = ()
-    """Question kinds that are asked; empty: all."""
+    kinds: tuple[QuestionKind, ...] = ()
+    """Question kinds that are asked; empty: all. A picture that none of them fits is asked all."""
     only_shapes: bool = False
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""

@@ -321,8 +321,12 @@ class StopsOnSignal(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Listen no more; from here on all processes know whether any was asked."""
         self.asked = self._any_asked(args)
-        for one, before in self._before.items():
-            signal.signal(one, before)
+        self.end()
+
+    def end(self) -> None:
+        """Listen no more, as after an error too."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
 
 def _flush(folder: Path) -> None:
