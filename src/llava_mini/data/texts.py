@@ -90,7 +90,8 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
             if [message["role"] for message in messages] != ["user", "assistant"] or not isinstance(question, str):
                 raise ValueError("a question has pictures, or is not the user's")
         except ValueError as error:
-            raise DataError(f"{path}:{number}: not one question with its answer: {line[:80].decode(errors='replace')!r}") from error
+            shown = line[:80].decode(errors="replace")
+            raise DataError(f"{path}:{number}: not one question with its answer: {shown!r}") from error
         pairs.append((question, answer))
     return pairs
 
