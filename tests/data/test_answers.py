@@ -2,7 +2,8 @@
 
 import pytest
 
-from llava_mini.data.answers import Question, is_correct, says_name
+from llava_mini.data.answers import Question, capitalised, is_correct, says_name
+from llava_mini.data.names import names, plural, synonyms_of, with_article
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,22 @@ from llava_mini.data.answers import Question, is_correct, says_name
         ("shoe shop", ("shoe",), False),
         ("A fire truck.", ("fire truck",), True),
         ("A fire truck.", ("truck",), False),
+        ("It is an office building.", ("office building",), True),
+        ("Two bows and arrows.", ("bow and arrow",), True),
+        ("It is an ear of corn.", ("corn", "ear of corn"), True),
+        ("It is a bow and a dog.", ("bow and arrow",), False),
+        ("It is a bow and arrow and a dog.", ("bow and arrow",), False),
     ],
 )
 def test_a_name_counts_only_when_it_is_said_plainly(answer: str, names: tuple[str, ...], right: bool) -> None:
     assert says_name(answer, names) is right
+
+
+def test_every_name_that_is_taught_is_right_when_it_is_said() -> None:
+    for name in names().category:
+        accepted = tuple(form for word in synonyms_of(name) for form in (word, plural(word)))
+        for said in (f"It is {with_article(name)}.", capitalised(name), f"There are two {plural(name)}."):
+            assert says_name(said, accepted), said
 
 
 @pytest.mark.parametrize(

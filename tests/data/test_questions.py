@@ -182,7 +182,9 @@ def test_bigger_is_asked_only_when_the_difference_is_plain() -> None:
     near = make_scene(thing("dog", (0, 0, 100, 100)), thing("cat", (150, 0, 255, 100)))
     plain = make_scene(thing("dog", (0, 0, 60, 60)), thing("cat", (150, 0, 255, 100)))
     assert not asked(near, "bigger")
-    for question in asked(plain, "bigger"):
+    found = asked(plain, "bigger")
+    assert {"smaller" in question.text for question in found} == {True, False}
+    for question in found:
         assert question.accepted[0] == ("dog" if "smaller" in question.text else "cat")
 
 

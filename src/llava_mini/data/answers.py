@@ -37,12 +37,15 @@ _LONGER = (
 )  # fmt: skip
 """Things that are not what their last word says, beside those of the table of names."""
 _UNNAMED = "thing"
+_OWN = "it-itself"
+"""Stands for an own name in which a noun would seem to end, as "bow and arrow" or "office building"."""
 _AFTER = (
     r"\b(?:on|in|at|of|with|near|under|behind|above|below|beside|by|from|to|that|which|who|is|are|was|were|has|have|"
     r"here|there|shown|\w{3,}ing)\b"
 )
 _HEAD = re.compile(rf"((?:[\w'’-]+ )*?[\w'’-]+)(?= *(?:$|,|\band\b|{_AFTER}))")
 """A row of words up to where a noun may end: "a brown dog" of "a brown dog sitting"."""
+_ENDS = re.compile(rf",|\band\b|{_AFTER}")
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,16 @@ def says_name(answer_text: str, accepted: Sequence[str]) -> bool:
     ("on a chair") is not looked at.
     """
     text = " ".join(re.findall(r"[\w'’-]+|,", _first_sentence(answer_text)))
+    own = {form for name in accepted for form in (name, plural(name))}
+    for whole in sorted(filter(_ENDS.search, own), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w-]){re.escape(whole)}(?![\w-])", _OWN, text)
+    own |= {_OWN}
     parts = [part for part in re.split(r",|\band\b", text) if part.strip()]
     if len(parts) > 3 or len(text.split()) > _LONGEST_ANSWER or _DENIAL.search(text) or contains(text, "or"):
         return False
     for longer in (*longer_names(tuple(accepted)), *_LONGER):
         if not any(contains(longer, name) for name in accepted if " " in name):
             text = re.sub(rf"(?<![\w-]){re.escape(longer)}(?![\w-])", _UNNAMED, text)
-    own = {form for name in accepted for form in (name, plural(name))}
     heads = [match for match in _HEAD.finditer(text) if _is_one(match[1], own)]
     if not heads:
         return False
