@@ -9,7 +9,7 @@ and the given number of others shown. That is an easier task than a scene's.
 
 import random
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ def main(sources: Path) -> None:
     labels = torch.tensor([names.index(one.name) for one in cutouts])
     by_name: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, one in enumerate(cutouts):
-        by_name[one.name][series_of(one) if one.source == "clipart" else one.source].append(index)
+        by_name[one.name][_hand(one)].append(index)
     enough = [name for name, series in by_name.items() if len(series) > max(SHOWN)]
     print(f"| other drawings shown | right of {len(enough)} names, percent, mean of {SEEDS} draws | least, most |")
     print("|---|---|---|")
@@ -86,6 +86,13 @@ def main(sources: Path) -> None:
     shuffled = name_by_ridge(features, labels, shown, asked[half:] + asked[:half]) == labels[asked]
     told = f"{int(named.sum())} of {len(asked)}, with another's picture {int(shuffled.sum())}"
     print(f"unseen cut-outs, all {len(trained)} trained ones shown: {told}")
+    hands = Counter(name for name, _ in {(one.name, _hand(one)) for one in trained})
+    print(f"of {len(names)} names {sum(count <= 2 for count in hands.values())} are trained on one drawing or two")
+
+
+def _hand(cutout: Cutout) -> str:
+    """Return the series of a drawing: what one hand drew."""
+    return series_of(cutout) if cutout.source == "clipart" else cutout.source
 
 
 if __name__ == "__main__":
