@@ -24,6 +24,7 @@ _VISION_TOKENS = {"all-tokens": 81}
 
 def draw(results: Path, out: Path) -> None:
     """Draw attention, entropy (of models with many tokens) and removal of each model, and compression of ours."""
+    before = set(out.glob("*.svg"))
     for path in sorted(results.glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         name, profile = path.stem, told["profile"] | {"model": path.stem}
@@ -40,7 +41,7 @@ def draw(results: Path, out: Path) -> None:
             heats += read(subject, "What is in the picture?", media).as_dict()["compression"]
             frames += [frame.copy() for frame in frames_of(media)]
         figures.strip(frames[:6], heats[:6], out / name, title="Where the compression query looked: lighter, more")
-    for drawing in out.glob("*.svg"):
+    for drawing in {*out.glob("*.svg")} - before:
         drawing.unlink()
 
 

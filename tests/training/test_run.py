@@ -204,6 +204,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--out is \S+file, which cannot be made a folder: file exists"):
         done(make_recipe(tmp_path), tmp_path / "file")
+    (tmp_path / "run/recipe.part").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"run/recipe.json cannot be written: is a directory"):
+        done(make_recipe(tmp_path), tmp_path / "run")
 
 
 def test_a_stream_is_learned_from_beside_the_training(tmp_path: Path) -> None:

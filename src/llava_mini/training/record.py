@@ -90,8 +90,11 @@ def _write(path: Path, text: str) -> None:
     """Write a file unless it says so already: what is there is never at risk."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.rename(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {(error.strerror or 'unknown error').lower()}") from error
 
 
 def _difference(path: Path, text: str) -> str:
