@@ -50,7 +50,7 @@ def main(path: Path, folders: Sequence[str]) -> None:
     print(f"| {len(texts)} answers without a picture | loss | above its own (95 %) | alike |\n|---|---|---|---|")
     print(f"| the language model as it came | {fmean(own):.3f} |  | {100 * fmean(alike):.1f} % |")
     for folder in folders:
-        assistant = Assistant.load(None if folder == EMBEDDED else folder)
+        assistant = Assistant.load(None if folder == EMBEDDED else folder, device="cpu", dtype="float32")
         losses, alike = read_answers(assistant.model, assistant.processor, texts)
         more, low, high = paired_difference(own, losses)
         row = f"{fmean(losses):.3f} | {more:.3f} ({low:.3f}–{high:.3f}) | {100 * fmean(alike):.1f} %"

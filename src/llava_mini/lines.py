@@ -44,9 +44,20 @@ def each_whole_line(path: Path) -> Iterator[bytes]:
 
 
 def mend(path: Path) -> None:
-    """Cut off a last line without its end, so that the next one begins on a line of its own."""
+    """Cut off a last line without its end, so that the next one begins on a line of its own.
+
+    Raises:
+        DataError: when the file cannot be written.
+    """
     if not path.is_file():
         return
+    try:
+        _cut(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {(error.strerror or 'unknown error').lower()}") from error
+
+
+def _cut(path: Path) -> None:
     with path.open("r+b") as file:
         end = size = file.seek(0, 2)
         while end:

@@ -16,10 +16,17 @@ def write(sources: Path, **written: str) -> None:
 
 
 def test_names_with_apostrophes_are_whole(tmp_path: Path) -> None:
-    write(tmp_path, n607=r"'jack-o\'-lantern'", n738='"potter\'s wheel, wheel"', n999="'toilet tissue, toilet paper'")
+    write(
+        tmp_path,
+        n607=r"'jack-o\'-lantern'",
+        n738='"potter\'s wheel, wheel"',
+        n499="'yellow lady\\'s slipper'",
+        n999="'toilet tissue, toilet paper'",
+    )
     names = load_class_names(tmp_path)
     assert len(names) == 1000
-    assert names[607] == "jack-o'-lantern"
+    assert names[607] == "jack-o-lantern"  # as the cut-out is called
+    assert names[499] == "yellow lady's slipper"
     assert names[738] == "potter's wheel"
     assert names[999].startswith("toilet")
 

@@ -72,6 +72,27 @@ def test_what_is_not_there_is_no_kin_of_what_is_and_half_of_all(scenes: list[Sce
         assert 0.4 < there[form, False] / (there[form, False] + there[form, True]) < 0.6
 
 
+def test_what_comes_again_in_a_row_and_what_is_a_shape_is_as_often_there_as_not(scenes: list[Scene]) -> None:
+    again, shapes = Counter[bool](), Counter[bool]()
+    singular = {form: name for name in (*NAMES, *SHAPES) for form in (plural(name), name)}
+    for number, scene in enumerate(scenes):
+        said = [m for m in mention_things(scene, random.Random(number), NAMES, 14) if m.present is not None]
+        for present in (True, False):
+            texts = Counter(singular.get(m.text, m.text) for m in said if m.present is present)
+            again[present] += sum(count - 1 for count in texts.values())
+            shapes[present] += sum(count for text, count in texts.items() if text in SHAPES)
+    assert min(again[True], shapes[True]) > 100
+    assert again[False] == pytest.approx(again[True], rel=0.1)
+    assert shapes[False] == shapes[True]
+
+
+def test_one_glass_is_not_said_to_be_absent_beside_glasses() -> None:
+    scene = Scene((replace(CAT, name="glasses"),), None, CELLS, "single")
+    for seed in range(40):
+        said = mention_things(scene, random.Random(seed), ("glass", "scissors", "dog"), 14)
+        assert {mention.text for mention in said if mention.present is False} <= {"scissors"}  # as many, and no glass
+
+
 def test_what_may_be_seen_behind_by_any_name_is_not_absent() -> None:
     scene = Scene((CAT,), None, CELLS, "single", behind=("couch", "hare"))
     assert scene.shown == {"cat", "sofa", "rabbit"}

@@ -15,7 +15,10 @@ from llava_mini.errors import DataError
     [
         ("Bees make honey. They also", "Bees make honey."),
         ("Three tips:\n\n1. Sleep early.\n\n2. Do not", "Three tips:\n\n1. Sleep early."),
+        ("Sleep early. 2.", "Sleep early."),
         ("It is about 2.5 times as", ""),
+        ("It was built in 1990. It", "It was built in 1990."),
+        ("2 + 2 = 4.", "2 + 2 = 4."),
         ("Really? Yes! And", "Really? Yes!"),
         ("no end", ""),
     ],

@@ -78,6 +78,8 @@ def test_a_recipe_unchanged_stays_what_it_is(name: str) -> None:
         ("seed=-1", r"seed is -1"),
         ("stages.stage1.data.packing=maybe", r"stages.stage1.data.packing is 'maybe': .*boolean"),
         ("precision=float8", r"precision is 'float8'"),
+        ("stages.stage1.learning_rates.projector=null", r"stages.stage1.learning_rates is \{\}: .*at least 1 item"),
+        ("start.changes.text_config=null", r"no key is called 'start.changes.text_config'"),
         ("start.changes.compression=averag", r"start.changes.compression is 'averag': .*'average'"),
         ("start.changes.frame_memory_mb=1.5", r"start.changes.frame_memory_mb is 1.5: .*integer"),
         ("stages=1", r"stages is a table"),

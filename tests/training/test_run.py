@@ -207,6 +207,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "run/recipe.part").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"run/recipe.json cannot be written: is a directory"):
         done(make_recipe(tmp_path), tmp_path / "run")
+    (tmp_path / "run/recipe.part").rmdir()
+    (tmp_path / "run/runs.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"run/runs.jsonl cannot be written: is a directory"):
+        done(make_recipe(tmp_path), tmp_path / "run")
 
 
 def test_a_stream_is_learned_from_beside_the_training(tmp_path: Path) -> None:
@@ -407,7 +411,9 @@ def test_where_no_two_pictures_differ_no_control_is_made_up(tmp_path: Path) -> N
     red, *_ = json.loads(path.read_text())
     path.write_text(json.dumps([red, red]))
     recipe = make_recipe(tmp_path, steps=1, evaluation=(DataFile(str(path)),))
-    with pytest.raises(DataError, match=r"data.json nothing can be measured with another's picture: two examples with"):
+    with pytest.raises(
+        DataError, match=r"data.json nothing can be measured with another's picture: two examples with different"
+    ):
         done(recipe, tmp_path / "run")
 
 

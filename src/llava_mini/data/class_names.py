@@ -35,6 +35,7 @@ _PLAIN = {
     "espresso": "coffee",
     "granny smith": "apple",
     "bolete": "mushroom",
+    "jack-o'-lantern": "jack-o-lantern",
     "agaric": "mushroom",
     "convertible": "car",
     "beach wagon": "car",

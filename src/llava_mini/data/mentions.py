@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -190,30 +190,41 @@ def _generic(scene: Scene) -> list[Mention]:
 
 
 def _absent(scene: Scene, rng: random.Random, names: Sequence[str], there: Sequence[Mention]) -> list[Mention]:
-    """Name what is not there, much of it like what is: as many colours, plurals and others as are said to be there.
+    """Name, for each thing or colour that is said to be there, one that is not, as often and in the same forms.
 
-    A word whose form gave the answer away would be learned without a look at the picture.
+    Else a plural, a shape or a word that comes again would tell what is there without a look at the picture.
     """
-    singular = {thing.name for thing in scene.objects}
-    asked = [mention.text for mention in there if mention.present]
-    colours = sum(text in COLOURS and text not in singular for text in asked)
-    plurals = sum(text not in {*COLOURS, *singular} for text in asked)
+    things = {form: thing for thing in scene.objects for form in (plural(thing.name), thing.name)}
     used = {thing.colour for thing in scene.objects} | {scene.background}
-    said = {*used, *(plural(name) for name in singular)}  # an orange beside a thing that is orange
-    near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
-    alike = [name for name in names if near and category_of(name) in near] or names
-    absent: list[str] = []
-    for _ in range(4 * len(asked)):
-        if any(thing.kind == "shape" for thing in scene.objects) and rng.random() < 0.4:
-            name = rng.choice(SHAPES)
-        else:
-            name = rng.choice(alike if rng.random() < _NEAR else names)
-        if name not in absent and name not in said and not any(are_kin(name, other) for other in scene.shown):
-            absent.append(name)
-    many = [plural(name) for name in absent if is_countable(name)][:plurals]
-    one = [name for name in absent if plural(name) not in many][: len(asked) - colours - plurals]
-    free = [colour for colour in COLOURS if colour not in used]
-    return [Mention(text, False) for text in (*rng.sample(free, min(colours, len(free))), *many, *one)]
+    stand_ins: dict[str, str | None] = {}
+    absent = []
+    for text in (mention.text for mention in there if mention.present):
+        thing = things.get(text)
+        own = thing.name if thing else text
+        if own not in stand_ins:
+            if thing is None:
+                free = [colour for colour in COLOURS if colour not in {*used, *stand_ins.values()}]
+                stand_ins[own] = rng.choice(free) if free else None
+            else:
+                taken = {*used, *things, *stand_ins.values()}  # used: an orange beside a thing that is orange
+                stand_ins[own] = _stand_in(thing, scene, rng, names, taken)
+        if (other := stand_ins[own]) is not None:
+            absent.append(Mention(other if text == own else plural(other), False))
+    return absent
+
+
+def _stand_in(
+    thing: SceneObject, scene: Scene, rng: random.Random, names: Sequence[str], taken: Collection[str | None]
+) -> str | None:
+    """Draw a name that is not shown for one that is, often a like one; None where there is none."""
+    free = [name for name in (SHAPES if thing.kind == "shape" else names) if not {name, plural(name)} & {*taken}]
+    pool = [name for name in free if is_countable(name) == is_countable(thing.name)] or free
+    near = [name for name in pool if category_of(name) == category_of(thing.name)]
+    for _ in range(len(pool)):
+        name = rng.choice(near if near and rng.random() < _NEAR else pool)
+        if not any(are_kin(name, other) for other in scene.shown):
+            return name
+    return None
 
 
 def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:

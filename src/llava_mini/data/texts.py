@@ -37,6 +37,7 @@ _TASKS = (
     "Is {a} bigger than {b}?", "Put these words in alphabetical order: {x}, {y}.",
     "Write a sentence with the words {x} and {y}.", "What do {x} and {y} have in common?",
 )  # fmt: skip
+_NUMBERED = re.compile(r"(?:^|[.!?:\n])\s*\d{1,2}$")
 
 
 def instructions(names: Sequence[str], seed: int = 0) -> Iterator[str]:
@@ -97,6 +98,7 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
 
 
 def _whole(answer: str) -> str:
-    """Return an answer up to the end of its last whole sentence, or nothing; a number of a list ends none."""
-    ends = [found.end() for found in re.finditer(r"(?<!\d)[.!?]", answer)]
-    return answer[: ends[-1]].strip() if ends else ""
+    """Return an answer up to the end of its last whole sentence, or nothing; "2." of a list ends none."""
+    marks = [found.start() for found in re.finditer(r"[.!?](?!\d)", answer)]
+    ends = [mark for mark in marks if not _NUMBERED.search(answer[:mark])]
+    return answer[: ends[-1] + 1].strip() if ends else ""

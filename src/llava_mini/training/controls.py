@@ -50,15 +50,17 @@ def example_controls(
     for kind, group in kinds.items():
         for place, index in enumerate(group):
             one = examples[index]
-            following = (examples[i] for i in (*group[place + 1 :], *group[:place])) if kind else (one,)
-            other = next((each for each in following if not kind or _media(each) != _media(one)), None)
-            if other is not None and _fits(shuffled := _with_media_of(one, other), collator):
+            following = [examples[i] for i in (*group[place + 1 :], *group[:place])] if kind else [one]
+            exchanged = (_with_media_of(one, each) for each in following if not kind or _media(each) != _media(one))
+            found = next((each for each in exchanged if "video" not in kind or _fits(each, collator)), None)
+            if found is not None:
                 own.append(one)
-                others.append(shuffled)
+                others.append(found)
     if not own:
         names = ", ".join(file.path for file in files)
         raise DataError(
-            f"of {names} nothing can be measured with another's picture: two examples with different ones are needed"
+            f"of {names} nothing can be measured with another's picture: "
+            "two examples with different ones that fit are needed"
         )
     return {"": HeldOut(own, collator, size), "_shuffled": HeldOut(others, collator, size)}
 

@@ -14,7 +14,9 @@ from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 from llava_mini.training.stages import PARTS, Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage
 
-_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(LlavaMiniConfig.__annotations__)}
+_FIELDS = {key: kind for key, kind in LlavaMiniConfig.__annotations__.items() if not key.endswith("_config")}
+"""Of the model's configuration, without those of tower and language model, which are parts of their own."""
+_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(key for key in _FIELDS if key != "sub_configs")}
 """Tables that may grow, and the keys they may have."""
 _OPTIONAL = ("stages", "learning_rates")
 """Tables whose entries may be left out, by null."""
@@ -75,7 +77,9 @@ def _merge(values: dict[str, Any], changes: Mapping[str, Any], where: str, path:
         elif isinstance(value, Mapping) and isinstance(values.get(key), dict):
             _merge(values[key], value, where, f"{full}.")
         elif isinstance(values.get(key), dict) and key not in _OPEN:
-            raise ConfigError(f"{where}: {full} is a table; give one of its keys, as {full}.{next(iter(values[key]))}")
+            raise ConfigError(
+                f"{where}: {full} is a table; give one of its keys, as {full}.{next(iter(values[key]), 'NAME')}"
+            )
         else:
             values[key] = value
 
@@ -97,9 +101,8 @@ def _as_recipe(values: dict[str, Any], meant: set[str]) -> Recipe:
 def _check_changes(start: Embedded | Pretrained | Parts) -> None:
     """Check each value that `changes` gives to the model's configuration; whether they fit together it says itself."""
     for key, value in getattr(start, "changes", {}).items():
-        kind = TypeAdapter(LlavaMiniConfig.__annotations__[key], config=ConfigDict(arbitrary_types_allowed=True))
         try:
-            kind.validate_python(value, strict=True)
+            TypeAdapter(_FIELDS[key]).validate_python(value, strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"start.changes.{key} is {value!r}: {reason[:1].lower()}{reason[1:]}") from error

@@ -77,8 +77,12 @@ def write_record(recipe: Recipe, data: Mapping[str, Contents], out: Path) -> Non
         "versions": {name: version(name) for name in packages},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.cuda.device_count()} GPUs",
     }
-    with (out / "runs.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
+    path = out / "runs.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise _unwritten(path, error) from error
 
 
 def _has_made(out: Path) -> bool:
@@ -94,7 +98,11 @@ def _write(path: Path, text: str) -> None:
             partial.write_text(text, encoding="utf-8")
             partial.rename(path)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {(error.strerror or 'unknown error').lower()}") from error
+            raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path} cannot be written: {(error.strerror or 'unknown error').lower()}")
 
 
 def _difference(path: Path, text: str) -> str:

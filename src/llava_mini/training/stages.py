@@ -111,7 +111,7 @@ class Stage:
     objective: Literal["alignment", "grounding", "all_tokens", "answers"]
     """"alignment": patches against words. "grounding": fused names against what the picture says of them.
     "all_tokens": answers from all N² tokens, no compression, no fusion. "answers": answers from the whole model."""
-    learning_rates: dict[str, Weight]
+    learning_rates: Annotated[dict[str, Weight], MinLen(1)]
     """Learning rate of each part that learns; parts that are absent are frozen."""
     data: Scenes | Files
     """What is learned from."""
