@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from cutout_library import library as cutout_library
 
-from llava_mini.data.colours import COLOURS
 from llava_mini.data.mentions import Mention, draw_absent, mention_one, mention_things
 from llava_mini.data.names import are_kin, plural
-from llava_mini.data.scenes import SHAPES, Scene, SceneLibrary, SceneObject, draw_scene
+from llava_mini.data.scenes import Scene, SceneLibrary, SceneObject, draw_scene
 
 NAMES = ("dog", "cat", "owl", "apple", "pear", "bus", "hammer", "rose", "grapes")
 CAT = SceneObject("cat", "cutout", "black", (0, 0, 130, 65), 5000)
@@ -52,60 +51,26 @@ def test_the_only_thing_is_what_the_picture_shows() -> None:
 
 
 def test_what_is_not_there_is_no_kin_of_what_is_and_half_of_all(scenes: list[Scene]) -> None:
-    there = Counter[tuple[str, bool]]()
-    singular = {form: name for name in (*NAMES, *SHAPES) for form in (plural(name), name)}
+    there = Counter[bool]()
     for number, scene in enumerate(scenes):
         shown = {thing.name for thing in scene.objects}
         colours = {thing.colour for thing in scene.objects}
         for mention in mention_things(scene, random.Random(number), NAMES, 14):
-            name = singular.get(mention.text, mention.text)
             if mention.present is not None:
-                form = "colour" if mention.text in COLOURS else "one" if mention.text == name else "many"
-                there[form, mention.present] += 1
+                there[mention.present] += 1
             if mention.present is False:
                 assert mention.text not in colours
-                assert not any(are_kin(name, other) for other in shown)
+                assert not any(are_kin(mention.text, name) for name in shown)
             elif mention.present:
                 assert mention.text in {*shown, *map(plural, shown), *colours}
-    for form in ("colour", "one", "many"):  # of no form can it be guessed whether it is there
-        assert there[form, True] > 30
-        assert 0.4 < there[form, False] / (there[form, False] + there[form, True]) < 0.6
-
-
-def test_what_comes_again_in_a_row_and_what_is_a_shape_is_as_often_there_as_not(scenes: list[Scene]) -> None:
-    again, shapes = Counter[bool](), Counter[bool]()
-    singular = {form: name for name in (*NAMES, *SHAPES) for form in (plural(name), name)}
-    for number, scene in enumerate(scenes):
-        said = [m for m in mention_things(scene, random.Random(number), NAMES, 14) if m.present is not None]
-        for present in (True, False):
-            texts = Counter(singular.get(m.text, m.text) for m in said if m.present is present)
-            again[present] += sum(count - 1 for count in texts.values())
-            shapes[present] += sum(count for text, count in texts.items() if text in SHAPES)
-    assert min(again[True], shapes[True]) > 100
-    assert again[False] == pytest.approx(again[True], rel=0.1)
-    assert shapes[False] == shapes[True]
-
-
-def test_one_glass_is_not_said_to_be_absent_beside_glasses() -> None:
-    scene = Scene((replace(CAT, name="glasses"),), None, CELLS, "single")
-    for seed in range(40):
-        said = mention_things(scene, random.Random(seed), ("glass", "scissors", "dog"), 14)
-        assert {mention.text for mention in said if mention.present is False} <= {"scissors"}  # as many, and no glass
+    assert 0.4 < there[False] / sum(there.values()) < 0.6
 
 
 def test_what_may_be_seen_behind_by_any_name_is_not_absent() -> None:
     scene = Scene((CAT,), None, CELLS, "single", behind=("couch", "hare"))
     assert scene.shown == {"cat", "sofa", "rabbit"}
-    for seed in range(40):
-        said = mention_things(scene, random.Random(seed), ("sofa", "rabbit", "bus"), 14)
-        assert {mention.text for mention in said if mention.present is False} <= {"bus", "buses"}
-
-
-def test_a_colour_is_said_to_be_there_only_where_another_can_be_said_not_to_be() -> None:
-    for ground, expected in ((None, {None}), ("white", {True, False})):
-        scene = Scene((STAR,), ground, CELLS, "shapes")
-        said = [m for seed in range(40) for m in mention_things(scene, random.Random(seed), NAMES, 14)]
-        assert {mention.present for mention in said if mention.text in COLOURS} == expected
+    rows = [mention_things(scene, random.Random(seed), ("sofa", "rabbit", "bus"), 14) for seed in range(40)]
+    assert {mention.text for row in rows for mention in row if mention.present is False} == {"bus"}
 
 
 def test_the_second_of_a_pair_is_compared_with_the_first() -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -72,7 +72,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     there = rng.sample(there, most // 3)
     generic = _generic(scene)
     rng.shuffle(generic)
-    single = [[mention] for mention in (*there, *_absent(scene, rng, names, there), *generic[: most // 3])]
+    single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
     rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
@@ -165,12 +165,11 @@ def _colours(scene: Scene) -> list[Mention]:
     """Name each colour, where every thing has one: what is it that has it?"""
     if not all(thing.colour for thing in scene.objects):
         return []
-    there = True if scene.background else None  # on a ground that may have any colour, none could be said to be absent
     mentions = []
     for colour in dict.fromkeys(thing.colour for thing in scene.objects if thing.colour):
         these = [thing for thing in scene.objects if thing.colour == colour]
         names = {thing.name for thing in these}
-        mentions.append(Mention(colour, there, name=names.pop() if len(names) == 1 else None, box=_only(these)))
+        mentions.append(Mention(colour, True, name=names.pop() if len(names) == 1 else None, box=_only(these)))
     return mentions
 
 
@@ -189,42 +188,29 @@ def _generic(scene: Scene) -> list[Mention]:
     return mentions
 
 
-def _absent(scene: Scene, rng: random.Random, names: Sequence[str], there: Sequence[Mention]) -> list[Mention]:
-    """Name, for each thing or colour that is said to be there, one that is not, as often and in the same forms.
+def _absent(scene: Scene, rng: random.Random, names: Sequence[str], count: int) -> list[Mention]:
+    """Name things, shapes and colours that are not there, many of them like those that are.
 
-    Else a plural, a shape or a word that comes again would tell what is there without a look at the picture.
+    Each once and in the singular, so a row tells something of what is there; rows that do not taught less (lab book).
     """
-    things = {form: thing for thing in scene.objects for form in (plural(thing.name), thing.name)}
     used = {thing.colour for thing in scene.objects} | {scene.background}
-    stand_ins: dict[str, str | None] = {}
-    absent = []
-    for text in (mention.text for mention in there if mention.present):
-        thing = things.get(text)
-        own = thing.name if thing else text
-        if own not in stand_ins:
-            if thing is None:
-                free = [colour for colour in COLOURS if colour not in {*used, *stand_ins.values()}]
-                stand_ins[own] = rng.choice(free) if free else None
-            else:
-                taken = {*used, *things, *stand_ins.values()}  # used: an orange beside a thing that is orange
-                stand_ins[own] = _stand_in(thing, scene, rng, names, taken)
-        if (other := stand_ins[own]) is not None:
-            absent.append(Mention(other if text == own else plural(other), False))
-    return absent
-
-
-def _stand_in(
-    thing: SceneObject, scene: Scene, rng: random.Random, names: Sequence[str], taken: Collection[str | None]
-) -> str | None:
-    """Draw a name that is not shown for one that is, often a like one; None where there is none."""
-    free = [name for name in (SHAPES if thing.kind == "shape" else names) if not {name, plural(name)} & {*taken}]
-    pool = [name for name in free if is_countable(name) == is_countable(thing.name)] or free
-    near = [name for name in pool if category_of(name) == category_of(thing.name)]
-    for _ in range(len(pool)):
-        name = rng.choice(near if near and rng.random() < _NEAR else pool)
-        if not any(are_kin(name, other) for other in scene.shown):
-            return name
-    return None
+    said = {
+        *used,
+        *(plural(thing.name) for thing in scene.objects),
+    }  # an orange beside a thing that is orange
+    near = {category_of(thing.name) for thing in scene.objects if thing.kind == "cutout"}
+    alike = [name for name in names if near and category_of(name) in near] or names
+    absent: list[str] = []
+    for _ in range(4 * count):
+        if any(thing.kind == "shape" for thing in scene.objects) and rng.random() < 0.4:
+            name = rng.choice(SHAPES)
+        else:
+            name = rng.choice(alike if rng.random() < _NEAR else names)
+        if name not in absent and name not in said and not any(are_kin(name, other) for other in scene.shown):
+            absent.append(name)
+    if None not in used:
+        absent.insert(rng.randrange(2), rng.choice([colour for colour in COLOURS if colour not in used]))
+    return [Mention(name, False) for name in absent[:count]]
 
 
 def _only(things: Sequence[SceneObject]) -> tuple[float, float, float, float] | None:
