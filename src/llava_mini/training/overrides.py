@@ -14,9 +14,9 @@ from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 from llava_mini.training.stages import PARTS, Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage
 
-_FIELDS = {key: kind for key, kind in LlavaMiniConfig.__annotations__.items() if not key.endswith("_config")}
+_FIELDS = {key: kind for key, kind in LlavaMiniConfig.__annotations__.items() if "_config" not in key}
 """Of the model's configuration, without those of tower and language model, which are parts of their own."""
-_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(key for key in _FIELDS if key != "sub_configs")}
+_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(_FIELDS)}
 """Tables that may grow, and the keys they may have."""
 _OPTIONAL = ("stages", "learning_rates")
 """Tables whose entries may be left out, by null."""
