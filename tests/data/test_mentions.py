@@ -79,7 +79,7 @@ def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
         (first.text, second.text, second.side, second.height, second.size)
         for seed in range(40)
         for first, second in pairwise(mention_things(pair, random.Random(seed), NAMES, 14, pairs=1))
-        if second.side
+        if second.side and not second.joined
     ]
     assert set(found) == {("cat", "star", "east", "below", "bigger"), ("star", "cat", "west", "above", "smaller")}
     alike = Scene((CAT, replace(CAT, name="dog")), "white", CELLS, "pair")
@@ -94,19 +94,19 @@ def told(scene: Scene) -> set[tuple[str, str]]:
         (mention.text, mention.name or "")
         for seed in range(200)
         for mention in mention_things(scene, random.Random(seed), NAMES, 14, pairs=3)
-        if mention.text in WORDS_FOR_ONE
+        if mention.text in WORDS_FOR_ONE and mention.holds is None
     }
 
 
 def test_words_that_are_true_of_one_of_two_things_name_it() -> None:
-    cat, star = {"left", "top", "above", "smaller"}, {"right", "bottom", "below", "bigger", "larger"}
+    cat, star = {"left", "top", "smaller"}, {"right", "bottom", "bigger", "larger"}
     assert told(Scene((CAT, STAR), "white", CELLS, "mixed")) == {
         *((word, "cat") for word in cat),
         *((word, "star") for word in star),
     }
     for pairs, words in ((1, 2), (2, 4), (9, 6)):
         found = mention_things(Scene((CAT, STAR), "white", CELLS, "mixed"), random.Random(0), NAMES, 14, pairs)
-        assert sum(mention.text in WORDS_FOR_ONE for mention in found) == words
+        assert sum(mention.text in WORDS_FOR_ONE and mention.holds is None for mention in found) == words
     alike = Scene((CAT, replace(STAR, box=(130, 0, 260, 65), area=5000)), None, CELLS, "mixed")
     assert told(alike) == {("left", "cat"), ("right", "star")}
     assert not told(Scene((CAT, CAT), None, CELLS, "count"))
@@ -114,6 +114,42 @@ def test_words_that_are_true_of_one_of_two_things_name_it() -> None:
     assert not told(Scene((CAT, STAR, third), None, CELLS, "mixed"))  # of which two would it be asked?
     for mention in mention_things(Scene((CAT, STAR), None, CELLS, "mixed"), random.Random(0), NAMES, 14):
         assert mention.text not in WORDS_FOR_ONE  # without pairs
+
+
+def claims(scene: Scene) -> set[tuple[str, str, str, bool]]:
+    """Read "the cat to the left of the star" as (cat, left, star, whether it holds)."""
+    rows = [mention_things(scene, random.Random(seed), NAMES, 14, pairs=3) for seed in range(200)]
+    return {
+        (row[at - 1].text, claimed.text, row[at + 1].text, claimed.holds)
+        for row in rows
+        for at, claimed in enumerate(row)
+        if claimed.holds is not None and claimed.text in WORDS_FOR_ONE
+    }
+
+
+def test_a_claim_holds_of_what_is_named_before_it() -> None:
+    pair = Scene((CAT, STAR), "white", CELLS, "mixed")  # the cat is at the top left, the star at the bottom right
+    true = {("cat", "left"), ("cat", "above"), ("star", "right"), ("star", "below")}
+    false = {("cat", "right"), ("cat", "below"), ("star", "left"), ("star", "above")}
+    other = {"cat": "star", "star": "cat"}
+    assert claims(pair) == {(one, word, other[one], (one, word) in true) for one, word in true | false}
+    for pairs, most in ((1, 2), (2, 4), (9, 8)):
+        found = mention_things(pair, random.Random(0), NAMES, 14, pairs)
+        assert sum(mention.holds is not None and mention.text in WORDS_FOR_ONE for mention in found) == most
+    assert not claims(Scene((CAT, CAT), None, CELLS, "count"))
+
+
+def test_of_three_things_a_claim_holds_of_both_others_or_of_none() -> None:
+    dog = replace(CAT, name="dog", box=(65, 0, 195, 65))  # between the others, as high as the cat
+    found = claims(Scene((CAT, STAR, dog), None, CELLS, "mixed"))
+    assert {(one, word) for one, word, _, _ in found} == {
+        *((one, word) for one in ("cat", "star") for word in ("left", "right")),
+        *(("star", word) for word in ("above", "below")),
+    }
+    assert {(one, word) for one, word, _, holds in found if holds} == {
+        ("cat", "left"), ("star", "right"), ("star", "below"),
+    }  # fmt: skip
+    assert {other for one, _, other, _ in found if one == "cat"} == {"star", "dog"}
 
 
 def test_a_fruit_is_not_said_to_be_absent_beside_its_colour() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llava_mini.data.questions import Question, ask_about, is_correct
-from llava_mini.data.relations import ask_relations
+from llava_mini.data.relations import ask_relations, ask_sides
 from llava_mini.data.scenes import SHAPES, Scene, SceneLibrary, SceneObject, draw_scene
 
 NAMES = (
@@ -140,6 +140,24 @@ def test_either_side_is_asked_of_the_thing_that_is_named_first_and_never_measure
         assert 25 < sum(question.text.startswith("Is the dog") for question in either) < 55
         measured = [q.text for seed in range(80) for q in ask_about(scene, random.Random(seed), NAMES)]
         assert not [text for text in measured if re.match(r"Is the \w+ (to the left|above) .* or ", text)]
+
+
+def test_sides_are_asked_of_things_that_are_clearly_apart_as_claims_and_as_choices() -> None:
+    dog, rose = thing("dog", (10, 100, 60, 160)), thing("rose", (190, 90, 250, 170))
+    bus = thing("bus", (20, 200, 90, 250))  # below the dog, hardly to its right
+    scene = make_scene(dog, rose, bus)
+    asked_ = [question for seed in range(200) for question in ask_sides(scene, random.Random(seed), 3)]
+    assert len(asked_) == 600
+    assert all(is_correct(question, question.answer) for question in asked_)
+    answers = Counter(question.accepted[0] for question in asked_)
+    assert (answers["yes"] + answers["no"]) / answers.total() == pytest.approx(0.5, abs=0.1)
+    assert answers["yes"] / (answers["yes"] + answers["no"]) == pytest.approx(0.5, abs=0.1)
+    true = {("dog", "left", "rose"), ("rose", "right", "dog"), ("dog", "above", "bus"), ("bus", "below", "dog")}
+    for question in asked_:
+        said = tuple(re.findall("dog|rose|bus|left|right|above|below", question.text))
+        if question.accepted[0] in ("yes", "no") and {"dog"} < {*said}:
+            assert (said in true) == (question.accepted == ("yes",))
+    assert not ask_sides(make_scene(dog), random.Random(0), 9)
 
 
 def test_names_are_asked_in_many_ways() -> None:

@@ -8,7 +8,7 @@ from tiny import EMBEDDED, tiny_model, tiny_processor
 from torch.nn import functional as F
 
 from llava_mini.data.colours import COLOURS
-from llava_mini.data.mentions import _ALL, _TELLING, _THIS, Mention
+from llava_mini.data.mentions import _ALL, _CLAIMED, _TELLING, _THIS, Mention
 from llava_mini.training.alignment import WordTable
 from llava_mini.training.grounding import (
     _ASKING,
@@ -61,8 +61,9 @@ def test_a_mention_is_read_at_its_last_token() -> None:
 
 def test_no_word_is_told_something_and_asked_to_be_silent() -> None:
     silent = {word for text in (*_ASKING, *_BETWEEN, *_ENDINGS) for word in re.findall(r"[a-z]+", text.lower())}
-    telling = {word for ways in _TELLING.values() for _, word in ways}
+    telling = {word for ways in _TELLING.values() for _, word in ways} | {word for _, word, _ in _CLAIMED.values()}
     leads = {word for ways in _TELLING.values() for lead, _ in ways for word in lead.split()}
+    leads |= {word for before, _, after in _CLAIMED.values() for word in f"{before} {after}".split()}
     told = {*telling, *_THIS, *_ALL, *COLOURS, "background", "shape", "shapes"}
     assert not told & (silent | leads)
 
@@ -75,6 +76,16 @@ def test_words_before_a_telling_one_are_silent() -> None:
     before = tokenizer(" on the dog", add_special_tokens=False)["input_ids"]
     assert ids[place - len(before) : place] == before
     assert set(range(place - len(before), place)) <= set(silent)
+
+
+def test_a_claim_is_read_without_other_words_in_it_and_says_yes_or_no() -> None:
+    tokenizer = tiny_processor(tiny_model(**EMBEDDED).config).tokenizer
+    claim = [CAT, Mention("red", holds=False, lead="on the", joined=True), Mention("dog", lead="of", joined=True)]
+    for seed in range(8):
+        made = grounding_batch([claim], table(), tokenizer, random.Random(seed))
+        assert f" {CAT.text} on the red of dog" in tokenizer.decode(made["input_ids"][0])
+        assert made["holds"].tolist() == [-100, FACT_WORDS["holds"].index("no"), -100]
+        assert made["present"].tolist() == [1, -100, -100]
 
 
 def test_words_that_name_nothing_are_asked_to_be_alike() -> None:

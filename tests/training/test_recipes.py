@@ -115,12 +115,12 @@ def test_a_kind_of_question_that_there_is_not_is_refused() -> None:
 
 
 def test_a_plan_of_scenes_counts_all_that_is_asked() -> None:
-    settings = [f"stages.stage2.data.{key}" for key in ("pictures=4", "videos=2", "relations=5", "texts=1")]
+    settings = [f"stages.stage2.data.{key}" for key in ("pictures=4", "videos=2", "relations=5", "sides=2", "texts=1")]
     stage = override(
         find_recipe("embedded"), settings=[*settings, "stages.stage2.data.questions_per_picture=3"]
     ).stages[4]
     planned = plan_stage(find_recipe("embedded"), stage, embedded_geometry(), 1)
-    assert planned.tokens_per_step == (4 * (3 + 5) + 2 * 3 + 1) * (1 + 160)
+    assert planned.tokens_per_step == (4 * (3 + 5 + 2) + 2 * 3 + 1) * (1 + 160)
 
 
 def test_one_held_out_scene_is_refused_for_it_has_no_others_picture() -> None:

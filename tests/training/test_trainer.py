@@ -230,6 +230,13 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
         assert len(asked) == 4
         assert {question.kind for question in asked[1:]} <= relations
         assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
+    compared = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, sides=3, turns=2)), shop, 0)
+    assert isinstance(compared, SceneCollator)
+    for seed in range(8):
+        first, *further = compared._conversations(scene, None, random.Random(seed))
+        assert len(first) == 1
+        assert [[question.kind for question in alone] for alone in further] == [["left_right"]] * 3
+        assert len(list(compared._conversations(scene, "dog", random.Random(seed)))) <= 2
     alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
 
@@ -322,6 +329,30 @@ def test_a_stage_may_learn_from_shapes_alone(tmp_path: Path) -> None:
         other = replace(stage, data=data)
         with pytest.raises(ConfigError, match=words):
             open_data(other, shop, build_collator(other, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
+
+
+def test_a_share_of_the_scenes_may_be_those_with_things_to_compare(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    rows = json.loads((tmp_path / "scenes" / "shard-0000.json").read_text())
+    for place, row in enumerate(rows):
+        one = row["scene"]["objects"][0]
+        row["scene"]["objects"] = [{**one, "name": "cat"}, {**one, "name": "dog"}] if place in (1, 6) else [one]
+    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
+    shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
+    for share, held_out, several in ((0.0, 0, 0.25), (0.5, 0, 0.625), (0.5, 2, 7 / 12)):
+        stage = replace(_GROUND, data=Scenes(2, several=share, held_out=held_out))
+        mixture, _ = open_data(stage, shop, build_collator(stage, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
+        assert isinstance(mixture, Mixture)
+        drawn = [mixture.at(position).index for position in range(mixture.epoch_length)]
+        assert set(drawn) == set(range(8 - held_out))
+        assert sum(index in (1, 6) for index in drawn) / len(drawn) == pytest.approx(several)
+    for row in rows:
+        row["scene"]["objects"] = row["scene"]["objects"][:1]
+    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
+    alone = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
+    with pytest.raises(ConfigError, match=r"'ground': several is 0.5, but no scene shows two things to compare"):
+        open_data(stage, alone, build_collator(stage, alone, 0), 0, Skipped(tmp_path / "skipped", 0))
 
 
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:

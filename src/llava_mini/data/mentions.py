@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 from llava_mini.data.answers import gives_away
@@ -19,15 +19,23 @@ _APART = 0.15
 _NEAR = 0.6
 """How often an absent name is one of the same category as something that is there."""
 _TELLING = {
-    "west": (("on the", "left"), ("to the", "left"), ("what is on the", "left"), ("which one is on the", "left")),
-    "east": (("on the", "right"), ("to the", "right"), ("what is on the", "right"), ("which one is on the", "right")),
-    "above": (("at the", "top"), ("", "above"), ("what is at the", "top"), ("which one is at the", "top")),
-    "below": (("at the", "bottom"), ("", "below"), ("what is at the", "bottom"), ("which one is at the", "bottom")),
+    "west": (("on the", "left"), ("what is on the", "left"), ("which one is on the", "left")),
+    "east": (("on the", "right"), ("what is on the", "right"), ("which one is on the", "right")),
+    "above": (("at the", "top"), ("what is at the", "top"), ("which one is at the", "top")),
+    "below": (("at the", "bottom"), ("what is at the", "bottom"), ("which one is at the", "bottom")),
     "bigger": (("", "bigger"), ("", "larger"), ("which is", "bigger"), ("which one looks", "larger")),
     "smaller": (("", "smaller"), ("which is", "smaller")),
 }
 """Words that are true of one of two things, each after words that questions have before them, by how it stands to the
 other."""
+_CLAIMED = {
+    "west": ("to the", "left", "of the"),
+    "east": ("to the", "right", "of the"),
+    "above": ("", "above", "the"),
+    "below": ("", "below", "the"),
+}
+"""What is claimed of one thing beside another: words before, the word that says it, words before the other's name."""
+_OPPOSITE = {"west": "east", "east": "west", "above": "below", "below": "above"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,13 @@ class Mention:
     """"smaller" or "bigger" than the one named before it."""
     place: str | None = None
     """Where in the picture the only one is, if it is clearly at a side or in the middle."""
+    holds: bool | None = None
+    """Of a word that claims something of the thing named before it, as "left", whether that holds of it and all others
+    that are shown, or of none."""
     lead: str = ""
     """Words before it that name nothing, as "which one is on the"."""
+    joined: bool = False
+    """Whether it goes on with what was named before it: no other words come between."""
 
 
 def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int, pairs: int = 0) -> list[Mention]:
@@ -65,6 +78,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
         most: mentions that are returned at most, without those that `pairs` brings.
         pairs: two things named one after the other, the second compared with the first; so many at most. Where just
             two things are shown, at most twice as many words that are true of one, as "left" or "bigger", name it.
+            And at most twice as many claims, as "the cat to the left of the dog", whose "left" says whether it holds.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -73,7 +87,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     generic = _generic(scene)
     rng.shuffle(generic)
     single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
-    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs)]
+    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs), *_claims(scene, rng, 2 * pairs)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
 
@@ -159,6 +173,29 @@ def _telling(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]
                 lead, word = rng.choice(_TELLING[how])
                 told.append([Mention(word, name=one.name, box=_only([one]), lead=lead)])
     return rng.sample(told, min(most, len(told)))
+
+
+def _claims(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
+    """Claim how one thing stands to another.
+
+    The word that claims it is read before the other is named, so what it says must hold of all others or of none. The
+    other's name could say it too, but would have to find out first how the things stand and then what was claimed,
+    which was not learned (lab book).
+    """
+    counts = Counter(thing.name for thing in scene.objects)
+    claims = []
+    for one, other in permutations([thing for thing in scene.objects if counts[thing.name] == 1], 2):
+        compared = [_compared(thing, one)[1] for thing in scene.objects if thing is not one]
+        for ways in ({stands.side for stands in compared}, {stands.height for stands in compared}):
+            if len(ways) > 1 or (how := ways.pop()) is None:
+                continue
+            for holds in (True, False):
+                before, word, after = _CLAIMED[how if holds else _OPPOSITE[how]]
+                first, second = _compared(one, other)
+                asked = replace(first, lead=rng.choice(("is the", "do you see the", "")))
+                claimed = Mention(word, holds=holds, lead=before, joined=True)
+                claims.append([asked, claimed, replace(second, lead=after, joined=True)])
+    return rng.sample(claims, min(most, len(claims)))
 
 
 def _colours(scene: Scene) -> list[Mention]:

@@ -127,10 +127,10 @@ class PreparedScenes(Dataset[PreparedScene]):
         """P, parts a frame: 1, or of a picture in tiles its tiles and the whole."""
         return int(self._features[0].shape[1])
 
-    def find_only_shapes(self) -> list[int]:
-        """Return the indices of the scenes that show nothing but shapes."""
+    def find(self, fits: Callable[[Scene], bool]) -> list[int]:
+        """Return the indices of the scenes that fit."""
         rows = (self._rows[shard][place].get("scene") for shard, place, _, _ in self._index)
-        return [index for index, row in enumerate(rows) if row is not None and _scene(row).only_shapes]
+        return [index for index, row in enumerate(rows) if row is not None and fits(_scene(row))]
 
     def __getitem__(self, index: int) -> PreparedScene:
         shard, place, start, end = self._index[index]

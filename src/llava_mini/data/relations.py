@@ -3,7 +3,8 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
+from itertools import permutations
+from typing import Literal, get_args
 
 from llava_mini.data.answers import (
     PLACES,
@@ -19,6 +20,7 @@ from llava_mini.data.answers import capitalised as cap
 from llava_mini.data.scenes import SIDE, Scene, SceneObject
 
 _SideKind = Literal["left_right", "above_below"]
+_SIDES = (("left", "right"), ("top", "bottom"))
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 _BESIDE = {"left": "to the left of", "right": "to the right of", "top": "above", "bottom": "below"}
 _ALL_SIDES = tuple(word for place in PLACES for word in side_words(place))
@@ -75,6 +77,19 @@ def ask_above_below(scene: Scene, rng: random.Random) -> Iterator[Question]:
     yield from _ask_side(scene, rng, "above_below")
 
 
+def ask_sides(scene: Scene, rng: random.Random, most: int) -> list[Question]:
+    """Ask of two things that are clearly apart whether a claim of how they stand holds, and which is on a side.
+
+    One answer gives others away, so each is for a conversation of its own; so many at most.
+    """
+    asked = []
+    for pair in permutations(only_ones(scene), 2):
+        for axis, kind in enumerate(get_args(_SideKind)):
+            if (side := _apart(*pair, axis)) is not None:
+                asked += [_claim(rng, kind, pair, side), _which(scene, rng, kind, pair, side)]
+    return rng.sample(asked, min(most, len(asked)))
+
+
 def _ask_side(scene: Scene, rng: random.Random, kind: Literal["left_right", "above_below"]) -> Iterator[Question]:
     """Draw two things that are clearly apart along one axis and ask in one of three forms."""
     things = only_ones(scene)
@@ -82,11 +97,11 @@ def _ask_side(scene: Scene, rng: random.Random, kind: Literal["left_right", "abo
         return
     axis = 0 if kind == "left_right" else 1
     one, other = rng.sample(things, 2)
-    gaps = [there - here for here, there in zip(one.centre, other.centre, strict=True)]
-    if abs(gaps[axis]) < 0.25 or abs(gaps[axis]) < 1.3 * abs(gaps[1 - axis]):
+    stands = _apart(one, other, axis)
+    if stands is None:
         return
-    first, second = (one, other) if gaps[axis] > 0 else (other, one)
-    near, far = ("left", "right") if axis == 0 else ("top", "bottom")
+    near, far = _SIDES[axis]
+    first, second = (one, other) if stands == near else (other, one)
     side, right, wrong = rng.choice(((near, first, second), (far, second, first)))
     in_its_half = (right.centre[axis] < 0.45) if side == near else (right.centre[axis] > 0.55)
     form = rng.randrange(3)
@@ -119,6 +134,14 @@ def _which(
     accepted = words_for(right)
     rivals = (*words_for(wrong), *longer_names(accepted))
     return pose(kind, rng, texts, sentences, short=right.name, accepted=accepted, rivals=rivals)
+
+
+def _apart(one: SceneObject, other: SceneObject, axis: int) -> str | None:
+    """Return the side of another thing that one stands on; None where they are not clearly apart along this axis."""
+    gaps = [there - here for here, there in zip(one.centre, other.centre, strict=True)]
+    if abs(gaps[axis]) < 0.25 or abs(gaps[axis]) < 1.3 * abs(gaps[1 - axis]):
+        return None
+    return _SIDES[axis][gaps[axis] < 0]
 
 
 def _claim(

@@ -22,7 +22,7 @@ from llava_mini.model.projector import RMSNorm
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.training.alignment import ACROSS, DOWN, WordTable, third_of
 
-Fact = Literal["present", "number", "colour", "across", "down", "side", "height", "size", "place", "name"]
+Fact = Literal["present", "number", "colour", "across", "down", "side", "height", "size", "place", "holds", "name"]
 FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "present": ("no", "yes"),
     "number": NUMBERS[1:5],
@@ -33,6 +33,7 @@ FACT_WORDS: dict[Fact, tuple[str, ...]] = {
     "height": ("above", "below"),
     "size": ("smaller", "bigger"),
     "place": tuple(PLACES),
+    "holds": ("no", "yes"),
 }
 """The words of each fact; a name may be any word of the table."""
 _BETWEEN = ("", "", ",", ".", " the", " a", " and", " or", "?", " is", " in", " of the", " are the")
@@ -178,7 +179,8 @@ def _write(mentions: Sequence[Mention], tokenizer: Any, rng: random.Random) -> t
 
     between("<|im_start|>user\n")
     for mention in mentions:
-        between(f" {rng.choice(_ASKING)}" if rng.random() < _ASKED else rng.choice(_BETWEEN))
+        if not mention.joined:
+            between(f" {rng.choice(_ASKING)}" if rng.random() < _ASKED else rng.choice(_BETWEEN))
         if mention.lead:
             between(f" {mention.lead}")
         write(f" {mention.text}")
@@ -191,6 +193,7 @@ def _targets(mention: Mention, table: WordTable) -> dict[Fact, int]:
     """Return which word of each fact is right, −100 for none."""
     said: dict[Fact, str | None] = {
         "present": None if mention.present is None else FACT_WORDS["present"][mention.present],
+        "holds": None if mention.holds is None else FACT_WORDS["holds"][mention.holds],
         "number": None if mention.number is None else NUMBERS[mention.number],
         "colour": mention.colour,
         "side": mention.side,

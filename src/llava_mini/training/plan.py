@@ -171,7 +171,8 @@ def _sizes(stage: Stage, devices: int) -> tuple[int, int]:
     """Return the samples of a step, and how many one device holds at a time."""
     if isinstance(stage.data, Files):
         return stage.data.batch_size, min(stage.data.per_device, math.ceil(stage.data.batch_size / devices))
-    of_pictures = stage.data.pictures * (stage.data.questions_per_picture + stage.data.relations)
+    each = stage.data.questions_per_picture + stage.data.relations + stage.data.sides
+    of_pictures = stage.data.pictures * each
     asked = of_pictures + stage.data.videos * stage.data.questions_per_picture + stage.data.texts  # at most
     return asked, math.ceil(asked / devices)
 

@@ -16,7 +16,7 @@ from llava_mini.data.collator import pack_rows
 from llava_mini.data.mentions import draw_absent, mention_one, mention_things
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
 from llava_mini.data.questions import Question, ask_about, ask_name, ask_presence
-from llava_mini.data.relations import ask_relations
+from llava_mini.data.relations import ask_relations, ask_sides
 from llava_mini.inputs.chat import ChatTokens, tokenize_chat
 from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.training.alignment import WordTable, alignment_targets, imagine_classes, imagine_photographs
@@ -127,8 +127,8 @@ class SceneCollator:
         picture: list[int] = []
         for row, (scene, name) in enumerate(zip([*scenes, *videos], [*planted, *(None for _ in videos)], strict=True)):
             medium: Literal["image", "video"] = "image" if row < len(scenes) else "video"
-            asked = [(question.text, question.answer) for question in self._questions(scene, name, rng)]
-            for turns in _conversations(asked, self.data.turns, rng):
+            for asked in self._conversations(scene, name, rng):
+                turns = [(question.text, question.answer) for question in asked]
                 chats.append(self._tokenize(turns, medium, len(shown[row])))
                 picture.append(row)
         if self.data.texts and self.texts:
@@ -152,6 +152,13 @@ class SceneCollator:
             "labels": labels,
             "packed": pack_rows([len(chat.ids) for chat in chats], longest, max(longest, _ROW_TOKENS)),
         }
+
+    def _conversations(
+        self, scene: PreparedScene, planted: str | None, rng: random.Random
+    ) -> Iterator[Sequence[Question]]:
+        yield from _divide(self._questions(scene, planted, rng), self.data.turns, rng)
+        if self.data.sides and planted is None and scene.scene is not None:
+            yield from ([question] for question in ask_sides(scene.scene, rng, self.data.sides))
 
     def _questions(self, scene: PreparedScene, planted: str | None, rng: random.Random) -> list[Question]:
         if planted is not None:
@@ -189,9 +196,7 @@ class SceneCollator:
         )
 
 
-def _conversations(
-    asked: Sequence[tuple[str, str]], most: int, rng: random.Random
-) -> Iterator[Sequence[tuple[str, str]]]:
+def _divide(asked: Sequence[Question], most: int, rng: random.Random) -> Iterator[Sequence[Question]]:
     """Divide questions about one picture into conversations of one turn to `most`."""
     start = 0
     while start < len(asked):

@@ -9,6 +9,7 @@ from torch import nn
 
 from llava_mini.data.collator import ExampleCollator, Skipped
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
+from llava_mini.data.relations import only_ones
 from llava_mini.data.scenes import SHAPES
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.chat import read_template
@@ -156,7 +157,7 @@ def open_data(
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
     scenes = _drawn(stage, workshop).scenes
-    shown = scenes.find_only_shapes() if stage.data.only_shapes else range(len(scenes))
+    shown = scenes.find(lambda scene: scene.only_shapes) if stage.data.only_shapes else list(range(len(scenes)))
     count = len(shown) - stage.data.held_out
     if count < 1:
         scenes_of = "scenes of only shapes" if stage.data.only_shapes else "scenes"
@@ -165,8 +166,14 @@ def open_data(
             "draw more with 'llava-mini data scenes'"
         )
     held = [scenes[index] for index in shown[count:]]
-    learned = torch.utils.data.Subset(scenes, shown[:count])
-    return Mixture([(learned, 1.0)], seed), scene_controls(held, collator) if held else {}  # type: ignore[list-item]
+    learned = [(shown[:count], 1.0)]
+    if share := stage.data.several:
+        several = sorted({*shown[:count]}.intersection(scenes.find(lambda scene: len(only_ones(scene)) > 1)))
+        if not several:
+            raise ConfigError(f"stage {stage.name!r}: several is {share}, but no scene shows two things to compare")
+        learned.append((several, share / (1 - share) * count / len(several)))
+    files = [(torch.utils.data.Subset(scenes, places), weight) for places, weight in learned]
+    return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]
 
 
 def _drawn(stage: Stage, workshop: Workshop) -> Drawn:

@@ -55,6 +55,9 @@ class Scenes:
     """Questions asked of one picture or video in a step, at most."""
     relations: Amount = 0
     """Further questions of one picture about how its things stand: sides, heights, sizes, places; at most."""
+    sides: Amount = 0
+    """Further questions of one picture that compare where two things stand, each in a conversation of its own: does a
+    claim hold, which of two is on a side; at most."""
     turns: Count = 1
     """Questions of one conversation, at most; how many is drawn anew each time."""
     texts: Amount = 0
@@ -73,6 +76,8 @@ class Scenes:
     only_shapes: bool = False
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""
+    several: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of scenes that are drawn from those with two things or more to compare; the others are drawn from all."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
     """So many of the last scenes that it might learn from are measured instead, with their own pictures and with
     others'; not 1."""
