@@ -79,7 +79,7 @@ def test_the_second_of_a_pair_is_compared_with_the_first() -> None:
         (first.text, second.text, second.side, second.height, second.size)
         for seed in range(40)
         for first, second in pairwise(mention_things(pair, random.Random(seed), NAMES, 14, pairs=1))
-        if second.side and not second.joined
+        if second.side
     ]
     assert set(found) == {("cat", "star", "east", "below", "bigger"), ("star", "cat", "west", "above", "smaller")}
     alike = Scene((CAT, replace(CAT, name="dog")), "white", CELLS, "pair")
@@ -94,7 +94,7 @@ def told(scene: Scene) -> set[tuple[str, str]]:
         (mention.text, mention.name or "")
         for seed in range(200)
         for mention in mention_things(scene, random.Random(seed), NAMES, 14, pairs=3)
-        if mention.text in WORDS_FOR_ONE and mention.holds is None
+        if mention.text in WORDS_FOR_ONE
     }
 
 
@@ -105,8 +105,8 @@ def test_words_that_are_true_of_one_of_two_things_name_it() -> None:
         *((word, "star") for word in star),
     }
     for pairs, words in ((1, 2), (2, 4), (9, 6)):
-        found = mention_things(Scene((CAT, STAR), "white", CELLS, "mixed"), random.Random(0), NAMES, 14, pairs)
-        assert sum(mention.text in WORDS_FOR_ONE and mention.holds is None for mention in found) == words
+        found = mention_things(Scene((CAT, STAR), "white", CELLS, "mixed"), random.Random(0), NAMES, 14, pairs=pairs)
+        assert sum(mention.text in WORDS_FOR_ONE for mention in found) == words
     alike = Scene((CAT, replace(STAR, box=(130, 0, 260, 65), area=5000)), None, CELLS, "mixed")
     assert told(alike) == {("left", "cat"), ("right", "star")}
     assert not told(Scene((CAT, CAT), None, CELLS, "count"))
@@ -116,40 +116,54 @@ def test_words_that_are_true_of_one_of_two_things_name_it() -> None:
         assert mention.text not in WORDS_FOR_ONE  # without pairs
 
 
-def claims(scene: Scene) -> set[tuple[str, str, str, bool]]:
-    """Read "the cat to the left of the star" as (cat, left, star, whether it holds)."""
-    rows = [mention_things(scene, random.Random(seed), NAMES, 14, pairs=3) for seed in range(200)]
-    return {
-        (row[at - 1].text, claimed.text, row[at + 1].text, claimed.holds)
-        for row in rows
-        for at, claimed in enumerate(row)
-        if claimed.holds is not None and claimed.text in WORDS_FOR_ONE
-    }
+def claims(scene: Scene) -> set[tuple[str, bool]]:
+    """Return what is claimed, and whether it holds."""
+    found = set()
+    for seed in range(200):
+        row = mention_things(scene, random.Random(seed), NAMES, 14, claims=4)
+        places = [place for place, mention in enumerate(row) if mention.holds is not None]
+        assert len(places) <= 4
+        for place in places:
+            one, claimed, other = row[place - 1 : place + 2]
+            assert (one.joined, claimed.joined, other.joined) == (False, True, True)
+            found.add((" ".join(f"{m.lead} {m.text}".strip() for m in (one, claimed, other)), bool(claimed.holds)))
+    return found
 
 
-def test_a_claim_holds_of_what_is_named_before_it() -> None:
+def test_a_claim_holds_or_its_opposite_does() -> None:
     pair = Scene((CAT, STAR), "white", CELLS, "mixed")  # the cat is at the top left, the star at the bottom right
-    true = {("cat", "left"), ("cat", "above"), ("star", "right"), ("star", "below")}
-    false = {("cat", "right"), ("cat", "below"), ("star", "left"), ("star", "above")}
-    other = {"cat": "star", "star": "cat"}
-    assert claims(pair) == {(one, word, other[one], (one, word) in true) for one, word in true | false}
-    for pairs, most in ((1, 2), (2, 4), (9, 8)):
-        found = mention_things(pair, random.Random(0), NAMES, 14, pairs)
-        assert sum(mention.holds is not None and mention.text in WORDS_FOR_ONE for mention in found) == most
+    true = {
+        "the cat to the left of the star", "the cat above the star",
+        "the star to the right of the cat", "the star below the cat",
+    }  # fmt: skip
+    false = {
+        "the cat to the right of the star", "the cat below the star",
+        "the star to the left of the cat", "the star above the cat",
+    }  # fmt: skip
+    assert claims(pair) == {*((claim, True) for claim in true), *((claim, False) for claim in false)}
+    for most, count in ((0, 0), (3, 3), (9, 8)):
+        found = mention_things(pair, random.Random(0), NAMES, 14, claims=most)
+        assert sum(mention.holds is not None for mention in found) == count
+    (second,) = {
+        (mention.text, mention.side, mention.height)
+        for seed in range(20)
+        for mention in mention_things(pair, random.Random(seed), NAMES, 14, claims=8)
+        if mention.lead.startswith(("of the", "the")) and mention.joined and mention.text == "star"
+    }
+    assert second == ("star", "east", "below")
     assert not claims(Scene((CAT, CAT), None, CELLS, "count"))
 
 
-def test_of_three_things_a_claim_holds_of_both_others_or_of_none() -> None:
+def test_of_three_things_a_claim_holds_beside_both_others_or_beside_none() -> None:
     dog = replace(CAT, name="dog", box=(65, 0, 195, 65))  # between the others, as high as the cat
     found = claims(Scene((CAT, STAR, dog), None, CELLS, "mixed"))
-    assert {(one, word) for one, word, _, _ in found} == {
-        *((one, word) for one in ("cat", "star") for word in ("left", "right")),
-        *(("star", word) for word in ("above", "below")),
+    assert {claim for claim, holds in found if holds} == {
+        *(f"the cat to the left of the {other}" for other in ("dog", "star")),
+        *(f"the star to the right of the {other}" for other in ("cat", "dog")),
+        *(f"the star below the {other}" for other in ("cat", "dog")),
     }
-    assert {(one, word) for one, word, _, holds in found if holds} == {
-        ("cat", "left"), ("star", "right"), ("star", "below"),
-    }  # fmt: skip
-    assert {other for one, _, other, _ in found if one == "cat"} == {"star", "dog"}
+    assert not any(claim.startswith("the dog") for claim, _ in found)
+    assert len(found) == 12
 
 
 def test_a_fruit_is_not_said_to_be_absent_beside_its_colour() -> None:

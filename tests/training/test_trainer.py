@@ -230,15 +230,26 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
         assert len(asked) == 4
         assert {question.kind for question in asked[1:]} <= relations
         assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
-    compared = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, sides=3, turns=2)), shop, 0)
-    assert isinstance(compared, SceneCollator)
-    for seed in range(8):
-        first, *further = compared._conversations(scene, None, random.Random(seed))
-        assert len(first) == 1
-        assert [[question.kind for question in alone] for alone in further] == [["left_right"]] * 3
-        assert len(list(compared._conversations(scene, "dog", random.Random(seed)))) <= 2
     alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
+
+
+def test_sides_are_asked_each_in_a_conversation_of_its_own(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    left = SceneObject("cat", "cutout", "black", (0, 90, 90, 170), 4000)
+    right = SceneObject("bus", "cutout", "red", (150, 60, 250, 200), 9000)
+    two = Scene((left, right), None, np.full((9, 9), -1, dtype=np.int8), "mixed")
+    scene = replace(shop.drawn.scenes[0], scene=two)
+    collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, sides=3, turns=2)), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    for seed in range(8):
+        first, *further = collator._conversations(scene, None, random.Random(seed))
+        assert len(first) == 1
+        assert [[question.kind for question in alone] for alone in further] == [["left_right"]] * 3
+        assert len(list(collator._conversations(scene, "dog", random.Random(seed)))) <= 2
+    film = replace(scene, scene=None, questions=tuple(first))
+    assert list(collator._conversations(film, None, random.Random(0))) == [list(first)]
 
 
 def test_no_imagined_name_is_oftener_absent_than_there_and_nothing_shown_is_absent(
@@ -347,11 +358,20 @@ def test_a_share_of_the_scenes_may_be_those_with_things_to_compare(tmp_path: Pat
         drawn = [mixture.at(position).index for position in range(mixture.epoch_length)]
         assert set(drawn) == set(range(8 - held_out))
         assert sum(index in (1, 6) for index in drawn) / len(drawn) == pytest.approx(several)
+    shapes = replace(_GROUND, data=Scenes(2, several=0.5, only_shapes=True))
+    for place in (0, 1):
+        for one in rows[place]["scene"]["objects"]:
+            one["kind"] = "shape"
+    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
+    shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
+    mixture, _ = open_data(shapes, shop, build_collator(shapes, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
+    assert isinstance(mixture, Mixture)
+    assert {mixture.at(position).index for position in range(8)} == {0, 1}
     for row in rows:
         row["scene"]["objects"] = row["scene"]["objects"][:1]
     (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
     alone = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
-    with pytest.raises(ConfigError, match=r"'ground': several is 0.5, but no scene shows two things to compare"):
+    with pytest.raises(ConfigError, match=r"'ground': several is 0.5, but none of its 6 scenes shows two"):
         open_data(stage, alone, build_collator(stage, alone, 0), 0, Skipped(tmp_path / "skipped", 0))
 
 
@@ -421,6 +441,28 @@ def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
     down, up, whole = torch.ones(1, weight.shape[1]), torch.ones(weight.shape[0], 1), torch.zeros_like(weight)
     load_adapter(model, {f"{name}.lora_A": down, f"{name}.lora_B": up, f"{name}.weight": whole})
     assert bool((model.state_dict()[f"{name}.weight"] == 2).all())
+
+
+def test_an_adapter_on_a_trained_start_holds_the_lora_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = tmp_path / "once"
+    run(recipe_of(_STAGE2), workshop(tmp_path), once)
+    before = {name: value.float() for name, value in load_file(once / "adapter.safetensors").items()}
+    monkeypatch.setattr("llava_mini.training.run.ADAPTER", once / "adapter.safetensors")
+    shop = workshop(tmp_path)
+    plain = {name: value.clone() for name, value in shop.model.state_dict().items()}
+    load_adapter(shop.model, before)
+    again = replace(recipe_of(replace(_STAGE2, name="again")), start=Embedded(trained=True))
+    run(again, shop, tmp_path / "twice")
+    both = load_file(tmp_path / "twice" / "adapter.safetensors")
+    assert {value.shape[0] for name, value in both.items() if name.endswith("lora_A")} == {2 * _STAGE2.lora_rank}
+    fresh = tiny_model(**EMBEDDED)
+    fresh.load_state_dict(plain)
+    load_adapter(fresh, both)
+    saved = load_file(tmp_path / "twice" / "model" / "model.safetensors")
+    state = fresh.state_dict()
+    assert any("language_model" in name and not torch.equal(value, plain[name]) for name, value in state.items())
+    for name in saved.keys() & state.keys():
+        torch.testing.assert_close(state[name], saved[name], atol=1e-5, rtol=1e-4)
 
 
 def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:

@@ -5,8 +5,13 @@ from pathlib import Path
 from llava_mini.cli import options
 
 QUESTIONS = {
-    "shapes.png": ("What shape is the red object?", "What colour is the square?"),
-    "counting.png": ("What shape is this?", "How many stars are there?", "What color is the background?"),
+    "shapes.png": (
+        "What shape is the red object?",
+        "What colour is the square?",
+        "Is the circle to the left of the square?",
+        "Is the square to the left of the circle?",
+    ),
+    "counting.png": ("What shape is this?", "How many shapes are there?", "What color is the background?"),
     "apple.png": (
         "Is there an apple in the picture?",
         "Is there a banana in the picture?",
@@ -27,5 +32,5 @@ def demo(model: options.Model = None, device: options.Device = "auto", dtype: op
         for question in questions:
             answer = assistant.ask(question, folder / file)
             tokens = f"{answer.vision_tokens} vision token{'s' if answer.vision_tokens > 1 else ''}"
-            print(f"{file:<13} {question:<34} → {answer.text}")
+            print(f"{file:<13} {question:<40} → {answer.text}")
             print(f"{'':<13} {tokens}, first token after {answer.seconds_to_first_token:.2f} s", flush=True)

@@ -52,33 +52,36 @@ class Mention:
     box: tuple[float, float, float, float] | None = None
     """Centre and size of the only one, across and down, as shares of the picture's side."""
     side: str | None = None
-    """"west" or "east" of the one named before it; left and right say where in the picture."""
+    """"west" or "east" of the thing named before it; left and right say where in the picture."""
     height: str | None = None
-    """"above" or "below" the one named before it."""
+    """"above" or "below" the thing named before it."""
     size: str | None = None
-    """"smaller" or "bigger" than the one named before it."""
+    """"smaller" or "bigger" than the thing named before it."""
     place: str | None = None
     """Where in the picture the only one is, if it is clearly at a side or in the middle."""
     holds: bool | None = None
-    """Of a word that claims something of the thing named before it, as "left", whether that holds of it and all others
-    that are shown, or of none."""
+    """Of a word that claims something of the thing named before it, as "left": whether it holds beside all other
+    things, or beside none."""
     lead: str = ""
     """Words before it that name nothing, as "which one is on the"."""
     joined: bool = False
     """Whether it goes on with what was named before it: no other words come between."""
 
 
-def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most: int, pairs: int = 0) -> list[Mention]:
+def mention_things(
+    scene: Scene, rng: random.Random, names: Sequence[str], most: int, *, pairs: int = 0, claims: int = 0
+) -> list[Mention]:
     """Name what the scene shows, and as many things that it does not, in random order.
 
     Args:
         scene: what was drawn.
         rng: the source of chance.
         names: the names such scenes can show; absent things are drawn from them.
-        most: mentions that are returned at most, without those that `pairs` brings.
+        most: mentions that are returned at most, without those that `pairs` and `claims` bring.
         pairs: two things named one after the other, the second compared with the first; so many at most. Where just
             two things are shown, at most twice as many words that are true of one, as "left" or "bigger", name it.
-            And at most twice as many claims, as "the cat to the left of the dog", whose "left" says whether it holds.
+        claims: two things named with a claim between them, as "the cat to the left of the dog", whose "left" says
+            whether it holds; so many at most.
     """
     there: list[Mention] = []
     while len(there) < most // 3:  # few things are named several times, each time after other words
@@ -87,7 +90,7 @@ def mention_things(scene: Scene, rng: random.Random, names: Sequence[str], most:
     generic = _generic(scene)
     rng.shuffle(generic)
     single = [[mention] for mention in (*there, *_absent(scene, rng, names, most // 3), *generic[: most // 3])]
-    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs), *_claims(scene, rng, 2 * pairs)]
+    rows = [*single, *_pairs(scene, rng, pairs), *_telling(scene, rng, 2 * pairs), *_claims(scene, rng, claims)]
     rng.shuffle(rows)
     return [mention for row in rows for mention in row]
 
@@ -183,19 +186,19 @@ def _claims(scene: Scene, rng: random.Random, most: int) -> list[list[Mention]]:
     which was not learned (lab book).
     """
     counts = Counter(thing.name for thing in scene.objects)
-    claims = []
+    ways = []
     for one, other in permutations([thing for thing in scene.objects if counts[thing.name] == 1], 2):
         compared = [_compared(thing, one)[1] for thing in scene.objects if thing is not one]
-        for ways in ({stands.side for stands in compared}, {stands.height for stands in compared}):
-            if len(ways) > 1 or (how := ways.pop()) is None:
-                continue
-            for holds in (True, False):
-                before, word, after = _CLAIMED[how if holds else _OPPOSITE[how]]
-                first, second = _compared(one, other)
-                asked = replace(first, lead=rng.choice(("is the", "do you see the", "")))
-                claimed = Mention(word, holds=holds, lead=before, joined=True)
-                claims.append([asked, claimed, replace(second, lead=after, joined=True)])
-    return rng.sample(claims, min(most, len(claims)))
+        for stands in ({it.side for it in compared}, {it.height for it in compared}):
+            if len(stands) == 1 and (how := stands.pop()) is not None:
+                ways += [(one, other, how, True), (one, other, _OPPOSITE[how], False)]
+    claims = []
+    for one, other, how, holds in rng.sample(ways, min(most, len(ways))):
+        before, word, after = _CLAIMED[how]
+        first, second = _compared(one, other)
+        claimed = Mention(word, holds=holds, lead=before, joined=True)
+        claims.append([replace(first, lead="the"), claimed, replace(second, lead=after, joined=True)])
+    return claims
 
 
 def _colours(scene: Scene) -> list[Mention]:

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
-from typing import Literal, get_args
+from typing import Literal
 
 from llava_mini.data.answers import (
     PLACES,
@@ -20,6 +20,7 @@ from llava_mini.data.answers import capitalised as cap
 from llava_mini.data.scenes import SIDE, Scene, SceneObject
 
 _SideKind = Literal["left_right", "above_below"]
+_KINDS: tuple[_SideKind, _SideKind] = ("left_right", "above_below")
 _SIDES = (("left", "right"), ("top", "bottom"))
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 _BESIDE = {"left": "to the left of", "right": "to the right of", "top": "above", "bottom": "below"}
@@ -55,16 +56,15 @@ def _ask_either(scene: Scene, rng: random.Random) -> Iterator[Question]:
     axis = 0 if abs(gaps[0]) > abs(gaps[1]) else 1
     if abs(gaps[axis]) < 0.2:
         return
-    near, far = ("left", "right") if axis == 0 else ("top", "bottom")
+    near, far = _SIDES[axis]
     side = near if gaps[axis] < 0 else far
-    kind: _SideKind = "left_right" if axis == 0 else "above_below"
     is_, choices = verb(one.name), [_BESIDE[near], _BESIDE[far]]
     rng.shuffle(choices)
     texts = (f"{cap(is_)} the {one.name} {' or '.join(choices)} the {other.name}?",)
     sentences = (f"The {one.name} {is_} {_BESIDE[side]} the {other.name}.",)
     short = side if axis == 0 else _BESIDE[side]
     accepted, rivals = side_words(side), side_words(_OPPOSITE[side])
-    yield pose(kind, rng, texts, sentences, short=short, accepted=accepted, rivals=rivals)
+    yield pose(_KINDS[axis], rng, texts, sentences, short=short, accepted=accepted, rivals=rivals)
 
 
 def ask_left_right(scene: Scene, rng: random.Random) -> Iterator[Question]:
@@ -84,13 +84,13 @@ def ask_sides(scene: Scene, rng: random.Random, most: int) -> list[Question]:
     """
     asked = []
     for pair in permutations(only_ones(scene), 2):
-        for axis, kind in enumerate(get_args(_SideKind)):
+        for axis, kind in enumerate(_KINDS):
             if (side := _apart(*pair, axis)) is not None:
                 asked += [_claim(rng, kind, pair, side), _which(scene, rng, kind, pair, side)]
     return rng.sample(asked, min(most, len(asked)))
 
 
-def _ask_side(scene: Scene, rng: random.Random, kind: Literal["left_right", "above_below"]) -> Iterator[Question]:
+def _ask_side(scene: Scene, rng: random.Random, kind: _SideKind) -> Iterator[Question]:
     """Draw two things that are clearly apart along one axis and ask in one of three forms."""
     things = only_ones(scene)
     if len(things) < 2:

@@ -24,7 +24,7 @@ _ANSWERS = Scenes(
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: warm-ups around the paper's two stages, the second in four parts."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in five parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -113,14 +113,14 @@ def embedded() -> Recipe:
                 "claims",
                 "grounding",
                 {"pre_fusion": 3e-4, "projector": 1e-5, "helper": 1e-3},
-                Scenes(12, mentions=10, pairs=4, imagined=0.15, photographs=0.5, several=0.6),
+                Scenes(12, mentions=10, pairs=4, claims=8, imagined=0.15, photographs=0.5, several=0.6),
                 steps=900,
             ),
             Stage(
                 "answers-to-claims",
                 "answers",
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
-                replace(_ANSWERS, questions_per_picture=3, relations=2, sides=3, imagined=0.3, several=0.5),
+                replace(_ANSWERS, questions_per_picture=3, relations=2, sides=3, claims=6, imagined=0.3, several=0.5),
                 steps=360,
                 lora_rank=16,
                 grounding_weight=0.3,

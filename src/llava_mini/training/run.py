@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
-from llava_mini.checkpoints.embedded import LORA_SCALE, load_adapter
-from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
+from llava_mini.checkpoints.embedded import ADAPTER, LORA_SCALE, load_adapter
+from llava_mini.checkpoints.lora import plain_names, put_into, save_peft, stack
 from llava_mini.data.collator import Skipped
 from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.lines import mend
@@ -221,9 +221,11 @@ def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
     if workshop.base is None:
         metadata = {"recipe": recipe.name, "lora_scale": str(LORA_SCALE)}
         adapter = {name: value.half() for name, value in plain.items()}
-        _save_whole(adapter, out / "adapter.safetensors", metadata)
         if not (out / "model").exists():
             _save_model(workshop, adapter, out / "model")
+        if isinstance(recipe.start, Embedded) and recipe.start.trained:  # whose LoRA the language model began with
+            adapter = stack(load_file(ADAPTER), adapter)
+        _save_whole(adapter, out / "adapter.safetensors", metadata)
         return
     only_lora = [stage for stage in recipe.stages if set(stage.learning_rates) == {"lora"}]
     if len(only_lora) == len(recipe.stages):

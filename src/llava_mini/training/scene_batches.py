@@ -110,7 +110,9 @@ class SceneCollator:
         self, scenes: Sequence[PreparedScene], planted: list[str | None], rng: random.Random
     ) -> dict[str, Tensor]:
         rows = [
-            mention_things(one.known, rng, self.names, self.data.mentions, self.data.pairs)
+            mention_things(
+                one.known, rng, self.names, self.data.mentions, pairs=self.data.pairs, claims=self.data.claims
+            )
             if name is None
             else mention_one(name, rng, self._absent(one, name, rng, count=1))
             for one, name in zip(scenes, planted, strict=True)

@@ -147,7 +147,7 @@ def open_data(
     """Return what the stage learns from, and what is held out.
 
     Raises:
-        ConfigError: when nothing would be left to learn from.
+        ConfigError: when nothing would be left to learn from, or nothing has the things that `several` asks for.
     """
     if isinstance(collator, ExampleCollator):
         assert isinstance(stage.data, Files)
@@ -170,7 +170,10 @@ def open_data(
     if share := stage.data.several:
         several = sorted({*shown[:count]}.intersection(scenes.find(lambda scene: len(only_ones(scene)) > 1)))
         if not several:
-            raise ConfigError(f"stage {stage.name!r}: several is {share}, but no scene shows two things to compare")
+            raise ConfigError(
+                f"stage {stage.name!r}: several is {share}, but none of its {count} scenes shows two things to "
+                "compare; set it to 0, or draw more with 'llava-mini data scenes'"
+            )
         learned.append((several, share / (1 - share) * count / len(several)))
     files = [(torch.utils.data.Subset(scenes, places), weight) for places, weight in learned]
     return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]

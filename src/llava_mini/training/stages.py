@@ -56,8 +56,8 @@ class Scenes:
     relations: Amount = 0
     """Further questions of one picture about how its things stand: sides, heights, sizes, places; at most."""
     sides: Amount = 0
-    """Further questions of one picture that compare where two things stand, each in a conversation of its own: does a
-    claim hold, which of two is on a side; at most."""
+    """Further questions of one scene, each in a conversation of its own: is one thing to the left or right of another,
+    above or below it, and which of two is there; at most."""
     turns: Count = 1
     """Questions of one conversation, at most; how many is drawn anew each time."""
     texts: Amount = 0
@@ -67,6 +67,8 @@ class Scenes:
     pairs: Amount = 0
     """Pairs of names beside them, the second of which is asked how it stands to the first; and, where two things
     are shown, at most twice as many words like "left" and "bigger", that are asked of which they are true."""
+    claims: Amount = 0
+    """Claims beside them, as "the cat to the left of the dog", whose "left" is asked whether it holds; at most."""
     imagined: Share = 0.0
     """Share of pictures into whose features an ImageNet class is planted."""
     photographs: Share = 0.0
@@ -77,7 +79,8 @@ class Scenes:
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""
     several: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of scenes that are drawn from those with two things or more to compare; the others are drawn from all."""
+    """Share of scenes that are drawn from those with two things or more that are alone of their name, so that they can
+    be compared; the others are drawn from all."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
     """So many of the last scenes that it might learn from are measured instead, with their own pictures and with
     others'; not 1."""
