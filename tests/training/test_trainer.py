@@ -21,7 +21,7 @@ from llava_mini.checkpoints.embedded import load_adapter
 from llava_mini.data.collator import Skipped
 from llava_mini.data.mentions import Mention
 from llava_mini.data.mixture import Mixture
-from llava_mini.data.prepared import PreparedScenes
+from llava_mini.data.prepared import PreparedScene, PreparedScenes
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
@@ -215,13 +215,18 @@ def test_stages_of_one_run_see_other_scenes_and_imagine_other_classes(
     assert (seen["one"], imagined["one"]) == first
 
 
-def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
-    shop = workshop(tmp_path)
+def with_two_things(shop: Workshop) -> PreparedScene:
+    """Return a scene with a cat on the left and a bus on the right."""
     assert shop.drawn is not None
     left = SceneObject("cat", "cutout", "black", (0, 90, 90, 170), 4000)
     right = SceneObject("bus", "cutout", "red", (150, 60, 250, 200), 9000)
     two = Scene((left, right), None, np.full((9, 9), -1, dtype=np.int8), "mixed")
-    scene = replace(shop.drawn.scenes[0], scene=two)
+    return replace(shop.drawn.scenes[0], scene=two)
+
+
+def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    scene = with_two_things(shop)
     relations = {"left_right", "above_below", "bigger", "where"}
     collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, relations=3)), shop, 0)
     assert isinstance(collator, SceneCollator)
@@ -230,17 +235,15 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
         assert len(asked) == 4
         assert {question.kind for question in asked[1:]} <= relations
         assert len(collator._questions(scene, "dog", random.Random(seed))) == 2
-    alone = replace(scene, scene=replace(two, objects=(replace(left, box=(0, 0, 250, 250)),)))
+    assert scene.scene is not None
+    filling = replace(scene.scene.objects[0], box=(0, 0, 250, 250))
+    alone = replace(scene, scene=replace(scene.scene, objects=(filling,)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
 
 
 def test_sides_are_asked_each_in_a_conversation_of_its_own(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
-    assert shop.drawn is not None
-    left = SceneObject("cat", "cutout", "black", (0, 90, 90, 170), 4000)
-    right = SceneObject("bus", "cutout", "red", (150, 60, 250, 200), 9000)
-    two = Scene((left, right), None, np.full((9, 9), -1, dtype=np.int8), "mixed")
-    scene = replace(shop.drawn.scenes[0], scene=two)
+    scene = with_two_things(shop)
     collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=1, sides=3, turns=2)), shop, 0)
     assert isinstance(collator, SceneCollator)
     for seed in range(8):
