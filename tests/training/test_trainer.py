@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import EMBEDDED, tiny_model, tiny_processor
+from torch.nn import functional as F
 from transformers import set_seed
 
 from llava_mini.checkpoints.embedded import load_adapter
@@ -446,26 +447,39 @@ def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
     assert bool((model.state_dict()[f"{name}.weight"] == 2).all())
 
 
-def test_an_adapter_on_a_trained_start_holds_the_lora_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = tmp_path / "once"
-    run(recipe_of(_STAGE2), workshop(tmp_path), once)
-    before = {name: value.float() for name, value in load_file(once / "adapter.safetensors").items()}
-    monkeypatch.setattr("llava_mini.training.run.ADAPTER", once / "adapter.safetensors")
-    shop = workshop(tmp_path)
-    plain = {name: value.clone() for name, value in shop.model.state_dict().items()}
-    load_adapter(shop.model, before)
-    again = replace(recipe_of(replace(_STAGE2, name="again")), start=Embedded(trained=True))
-    run(again, shop, tmp_path / "twice")
-    both = load_file(tmp_path / "twice" / "adapter.safetensors")
-    assert {value.shape[0] for name, value in both.items() if name.endswith("lora_A")} == {2 * _STAGE2.lora_rank}
-    fresh = tiny_model(**EMBEDDED)
-    fresh.load_state_dict(plain)
-    load_adapter(fresh, both)
-    saved = load_file(tmp_path / "twice" / "model" / "model.safetensors")
-    state = fresh.state_dict()
-    assert any("language_model" in name and not torch.equal(value, plain[name]) for name, value in state.items())
-    for name in saved.keys() & state.keys():
-        torch.testing.assert_close(state[name], saved[name], atol=1e-5, rtol=1e-4)
+def test_a_trained_start_goes_on_with_its_own_lora(tmp_path: Path) -> None:
+    run(recipe_of(_STAGE2), workshop(tmp_path), tmp_path / "once")
+    before = {k: value.float() for k, value in load_file(tmp_path / "once" / "adapter.safetensors").items()}
+    lora = {name: value for name, value in before.items() if ".lora_" in name}
+    whole = {name: value for name, value in before.items() if ".lora_" not in name}
+    for name, stage in (("answers", replace(_STAGE2, name="again")), ("grounding", replace(_GROUND, name="again"))):
+        shop = replace(workshop(tmp_path), lora=lora)
+        load_adapter(shop.model, whole)
+        plain = {key: value.clone() for key, value in shop.model.state_dict().items()}
+        out = tmp_path / name
+        run(replace(recipe_of(stage), start=Embedded(trained=True)), shop, out)
+        after = load_file(out / "adapter.safetensors")
+        assert {key: value.shape for key, value in after.items()} == {k: value.shape for k, value in before.items()}
+        learned = any(not torch.equal(after[key].float(), value) for key, value in lora.items())
+        assert learned == ("lora" in stage.learning_rates)
+        fresh = tiny_model(**EMBEDDED)
+        fresh.load_state_dict(plain)
+        load_adapter(fresh, after)
+        saved, state = load_file(out / "model" / "model.safetensors"), fresh.state_dict()
+        assert any("language_model" in key and not torch.equal(value, plain[key]) for key, value in state.items())
+        for key in saved.keys() & state.keys():
+            torch.testing.assert_close(state[key], saved[key], atol=1e-5, rtol=1e-4)
+
+
+def test_silence_goes_on_with_what_a_trained_start_says() -> None:
+    reader = MentionReader(WordTable(("red", "blue"), torch.eye(2, 8)))
+    added = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    silent = torch.tensor([[0, 1], [0, 3]])
+    with torch.no_grad():
+        reader.begin(added, silent)
+    quiet = F.normalize(added[0, [1, 3]], dim=-1)
+    torch.testing.assert_close(F.normalize(reader.silence, dim=0), F.normalize(quiet.sum(dim=0), dim=0))
+    torch.testing.assert_close(reader.silence.norm(), torch.tensor(8.0).sqrt())
 
 
 def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:
@@ -492,7 +506,7 @@ def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) ->
 
 
 def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lora_rank is 3, but an earlier stage has 2"):
+    with pytest.raises(ConfigError, match="lora_rank of 'again' is 3, but an earlier stage or the start has 2"):
         run(
             recipe_of(_STAGE2, replace(_STAGE2, name="again", lora_rank=3)),
             workshop(tmp_path),

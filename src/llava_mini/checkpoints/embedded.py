@@ -93,8 +93,7 @@ def assemble(
         seed: of what starts at random.
         changes: fields of `LlavaMiniConfig` that differ from the embedded model's, for baselines.
     """
-    if adapter is not None and not adapter.is_file():
-        raise ModelError(f"the embedded model's adapter is missing: {adapter.name}; make it with 'llava-mini train'")
+    learned = {} if adapter is None else read_adapter(adapter)
     llm, tokenizer = _language_model()
     config = embedded_config(llm.config, **changes)
     processor = LlavaMiniProcessor.from_config(config, _image_processor(config), tokenizer, read_template("chatml"))
@@ -107,8 +106,7 @@ def assemble(
     start_scales(model)
     if copy_layers:
         copy_llm_layers(model)
-    if adapter is not None:
-        load_adapter(model, load_file(adapter))
+    load_adapter(model, learned)
     stop = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=tokenizer.pad_token_id)
     return model.eval(), processor
@@ -163,6 +161,17 @@ def copy_llm_layers(model: LlavaMiniForConditionalGeneration) -> None:
         layers = model.model.pre_fusion.decoder.layers
         for ours, theirs in zip(layers, model.model.language_model.layers, strict=False):
             ours.load_state_dict(theirs.state_dict())
+
+
+def read_adapter(path: Path = ADAPTER) -> dict[str, Tensor]:
+    """Read what was trained: whole tensors by the model's names, and `<module>.lora_A/lora_B`.
+
+    Raises:
+        ModelError: when the file is missing.
+    """
+    if not path.is_file():
+        raise ModelError(f"the embedded model's adapter is missing: {path.name}; make it with 'llava-mini train'")
+    return load_file(path)
 
 
 def load_adapter(model: LlavaMiniForConditionalGeneration, adapter: dict[str, Tensor]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -33,18 +32,6 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain = _LORA.sub(r".lora_\1", name.removeprefix(_PEFT)).replace(".modules_to_save.default", "")
         renamed[plain.replace(".modules_to_save", "").replace(".base_layer", "")] = value
     return renamed
-
-
-def stack(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Join what two trainings learned, the second with the first folded in: both LoRAs are one, their ranks added.
-
-    Names are those of `plain_names`, both scales the same; of whole tensors the second's count.
-    """
-    joined = {**before, **after}
-    for name in before.keys() & after.keys():
-        if name.endswith((".lora_A", ".lora_B")):
-            joined[name] = torch.cat([before[name], after[name]], dim=0 if name.endswith("A") else 1)
-    return joined
 
 
 def save_peft(learned: Mapping[str, Tensor], config: Any, folder: Path) -> None:

@@ -65,7 +65,7 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 7e-4, "helper": 1e-4},
                 Scenes(4, pairs=2, imagined=0.2, turns=3, texts=1),
                 steps=1200,
-                lora_rank=16,
+                lora_rank=32,
                 grounding_weight=0.3,
             ),
             Stage(
@@ -74,7 +74,7 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 1e-4},
                 Scenes(4, 2, questions_per_picture=4, relations=4, turns=3, texts=1, pairs=3, imagined=0.25),
                 steps=1150,
-                lora_rank=16,
+                lora_rank=32,
                 grounding_weight=0.3,
             ),
             Stage(
@@ -83,7 +83,7 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
                 _ANSWERS,
                 steps=700,
-                lora_rank=16,
+                lora_rank=32,
                 grounding_weight=0.3,
             ),
             Stage(
@@ -106,7 +106,7 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "compression": 1e-4, "projector": 1e-5, "lora": 5e-4, "helper": 3e-4},
                 replace(_ANSWERS, imagined=0.3),
                 steps=450,
-                lora_rank=16,
+                lora_rank=32,
                 grounding_weight=0.3,
             ),
             Stage(
@@ -122,7 +122,7 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
                 replace(_ANSWERS, questions_per_picture=3, relations=2, sides=3, claims=6, imagined=0.3, several=0.5),
                 steps=360,
-                lora_rank=16,
+                lora_rank=32,
                 grounding_weight=0.3,
             ),
         ),
@@ -152,7 +152,7 @@ def compared(name: str) -> Recipe:
     summary, changes = COMPARED[name]
     whole = embedded()
     stages = {stage.name: stage for stage in whole.stages}
-    stages["stage2"] = replace(stages["stage2"], grounding_weight=0.0, data=Scenes(3, turns=3))
+    stages["stage2"] = replace(stages["stage2"], lora_rank=16, grounding_weight=0.0, data=Scenes(3, turns=3))
     steps = {"alignment": 200, "stage1": 20, "grounding": 250, "stage2": 300}
     if name not in _GROUNDED:
         del steps["grounding"]

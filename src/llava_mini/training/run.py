@@ -11,16 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
-from llava_mini.checkpoints.embedded import ADAPTER, LORA_SCALE, load_adapter
-from llava_mini.checkpoints.lora import plain_names, put_into, save_peft, stack
+from llava_mini.checkpoints.embedded import LORA_SCALE, load_adapter
+from llava_mini.checkpoints.lora import plain_names, put_into, save_peft
 from llava_mini.data.collator import Skipped
 from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.lines import mend
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.batches import MicroBatches
-from llava_mini.training.lora import add_lora, lora_config
+from llava_mini.training.lora import add_lora, lora_config, take_over_lora
 from llava_mini.training.overrides import override
 from llava_mini.training.record import write_record
+from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stage_setup import (
     build_collator,
     build_objective,
@@ -32,7 +33,7 @@ from llava_mini.training.stage_setup import (
 )
 from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
-from llava_mini.training.workshop import Workshop, begin_lookup, begin_projector
+from llava_mini.training.workshop import Workshop, begin_lookup, begin_projector, begin_silence
 
 _SKIPPED = "skipped.jsonl"
 
@@ -64,7 +65,8 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
-    fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
+    take_over_lora(model, workshop.lora)
+    fresh = _is_fresh(recipe)
     if fresh:
         begin_projector(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
@@ -116,7 +118,6 @@ def _train(
 ) -> _Trained:
     out.mkdir(parents=True, exist_ok=True)
     objective = build_objective(stage, workshop)
-    objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     learn_only(objective, stage.learning_rates)
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
@@ -124,6 +125,9 @@ def _train(
     _same_precision(recipe)
     seed = seed_of(recipe, stage)
     collator = build_collator(take_share(stage, state.num_processes), workshop, seed)
+    if isinstance(collator, SceneCollator) and not _is_fresh(recipe):
+        begin_silence(objective, workshop, collator)
+    objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     mixture, controls = open_data(stage, workshop, collator, seed, skipped)
     steps = count_steps(stage, mixture)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
@@ -196,6 +200,11 @@ def _train(
     return trained
 
 
+def _is_fresh(recipe: Recipe) -> bool:
+    """Tell whether our own parts have learned nothing yet."""
+    return isinstance(recipe.start, Embedded) and not recipe.start.trained
+
+
 def _same_precision(recipe: Recipe) -> None:
     """Refuse a launcher that would let a float32 recipe compute in another precision, unseen."""
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -208,7 +217,7 @@ def _same_precision(recipe: Recipe) -> None:
 def _is_trained(name: str, recipe: Recipe) -> bool:
     parts = {part for stage in recipe.stages for part in stage.learning_rates}
     if isinstance(recipe.start, Embedded):
-        parts |= {"projector", "compression", "pre_fusion"}
+        parts |= {"projector", "compression", "pre_fusion", *(["lora"] if recipe.start.trained else [])}
     return part_of(name) in parts
 
 
@@ -223,13 +232,11 @@ def _write_result(recipe: Recipe, workshop: Workshop, out: Path) -> None:
         adapter = {name: value.half() for name, value in plain.items()}
         if not (out / "model").exists():
             _save_model(workshop, adapter, out / "model")
-        if isinstance(recipe.start, Embedded) and recipe.start.trained:  # whose LoRA the language model began with
-            adapter = stack(load_file(ADAPTER), adapter)
         _save_whole(adapter, out / "adapter.safetensors", metadata)
         return
     only_lora = [stage for stage in recipe.stages if set(stage.learning_rates) == {"lora"}]
     if len(only_lora) == len(recipe.stages):
-        save_peft(learned, lora_config(recipe.stages[-1]), out / "adapter")
+        save_peft(learned, lora_config(recipe.stages[-1].lora_rank, recipe.stages[-1].lora_on), out / "adapter")
     if not (out / "model").exists():
         put_into(workshop.base, plain, out / "model", scale=lambda _: LORA_SCALE)
 

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
-from llava_mini.checkpoints.embedded import ADAPTER, assemble, embedded_folder
+from llava_mini.checkpoints.embedded import assemble, embedded_folder, load_adapter, read_adapter
 from llava_mini.checkpoints.parts import check_folders, join_parts
 from llava_mini.data.class_names import load_class_names
 from llava_mini.data.cutouts import load_cutouts
@@ -27,8 +28,9 @@ from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import WordTable, embed_words
-from llava_mini.training.grounding import FACT_WORDS
+from llava_mini.training.grounding import FACT_WORDS, MentionReader, add_to_words
 from llava_mini.training.record import Contents, claim
+from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes
 from llava_mini.training.starts import start_lookup, start_projector
 
@@ -73,6 +75,8 @@ class Workshop:
     """Folder that the model came from; None for the embedded model's parts, whose result is an adapter."""
     drawn: Drawn | None = field(default=None)
     """What stages on drawn scenes need."""
+    lora: Mapping[str, Tensor] = field(default_factory=dict)
+    """LoRA of a trained start, by the names of its adapter and not folded in: stages go on with it."""
 
 
 def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, texts: Path, sources: Path) -> Workshop:
@@ -105,7 +109,7 @@ def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, text
     words = sorted({*names, *class_names, *SHAPES, *chain(*FACT_WORDS.values())})
     embedded = embed_words(words, shop.model.word_embeddings, shop.processor.tokenizer)
     drawn = Drawn(pictures, WordTable(tuple(words), F.normalize(embedded, dim=-1)), class_names, names, films, read)
-    return Workshop(shop.model, shop.processor, shop.base, drawn)
+    return replace(shop, drawn=drawn)
 
 
 def begin_projector(workshop: Workshop) -> None:
@@ -130,12 +134,29 @@ def begin_lookup(workshop: Workshop) -> None:
     start_lookup(model.model.pre_fusion.decoder.layers[0], words, patches)
 
 
+@torch.no_grad()
+def begin_silence(objective: nn.Module, workshop: Workshop, collator: SceneCollator) -> None:
+    """Let a reader's silence begin as what a trained model's words say that name nothing, where there is a reader."""
+    drawn, model = workshop.drawn, workshop.model
+    reader = getattr(objective, "helper", None)
+    if drawn is None or not isinstance(reader, MentionReader):
+        return
+    model.cpu()  # an earlier stage may have left it on a GPU
+    chosen = [drawn.scenes[i] for i in range(0, len(drawn.scenes), max(1, len(drawn.scenes) // _LOOKED_AT))]
+    rows = replace(collator, stage=replace(collator.stage, objective="grounding")).join(chosen)
+    frames = torch.ones(len(chosen), dtype=torch.long)
+    added = add_to_words(model.model, model.model.encode_features(rows["vision_features"], frames), rows["mentions"])
+    reader.begin(added, rows["mentions"]["silent"])
+
+
 def _begin(recipe: Recipe, out: Path) -> Workshop:
     start = recipe.start
     if isinstance(start, Embedded):
-        adapter = ADAPTER if start.trained else None
+        adapter = read_adapter() if start.trained else {}
         changes: dict[str, Any] = dict(start.changes)
-        return Workshop(*assemble(adapter, copy_layers=start.copy_layers, seed=recipe.seed, **changes))
+        model, processor = assemble(copy_layers=start.copy_layers, seed=recipe.seed, **changes)
+        load_adapter(model, {name: value for name, value in adapter.items() if ".lora_" not in name})
+        return Workshop(model, processor, lora={name: v for name, v in adapter.items() if ".lora_" in name})
     folder = _joined(recipe, start, out / "start") if isinstance(start, Parts) else _trained(start)
     learned = {part for stage in recipe.stages for part in stage.learning_rates}
     half = recipe.precision == "bfloat16" and learned == {"lora"}  # what learns keeps full precision
