@@ -23,18 +23,20 @@ from llava_mini.data.collator import Skipped
 from llava_mini.data.mentions import Mention
 from llava_mini.data.mixture import Mixture
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
+from llava_mini.data.readers import DataFile
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
-from llava_mini.errors import ConfigError, DataError
+from llava_mini.errors import ConfigError, DataError, ModelError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.alignment import WordTable
 from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding
+from llava_mini.training.lora import take_over_lora
 from llava_mini.training.objectives import Answers
 from llava_mini.training.recipes import RECIPES, find_recipe
 from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stage_setup import build_collator, build_objective, open_data, take_share
-from llava_mini.training.stages import PARTS, Embedded, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
-from llava_mini.training.workshop import Drawn, Workshop, begin_projector
+from llava_mini.training.stages import PARTS, Embedded, Files, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
+from llava_mini.training.workshop import Drawn, Workshop, begin_projector, begin_silence, open_workshop
 
 _WORDS = tuple(dict.fromkeys(["cat", "star", *chain(*FACT_WORDS.values())]))
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
@@ -447,39 +449,64 @@ def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
     assert bool((model.state_dict()[f"{name}.weight"] == 2).all())
 
 
-def test_a_trained_start_goes_on_with_its_own_lora(tmp_path: Path) -> None:
+def test_a_trained_start_goes_on_with_its_own_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(recipe_of(_STAGE2), workshop(tmp_path), tmp_path / "once")
-    before = {k: value.float() for k, value in load_file(tmp_path / "once" / "adapter.safetensors").items()}
-    lora = {name: value for name, value in before.items() if ".lora_" in name}
-    whole = {name: value for name, value in before.items() if ".lora_" not in name}
+    before = load_file(tmp_path / "once" / "adapter.safetensors")
+    monkeypatch.setattr("llava_mini.training.workshop.read_adapter", lambda: before)
+    monkeypatch.setattr("llava_mini.training.workshop.assemble", lambda **_: (tiny_model(**EMBEDDED), None))
+    (tmp_path / "data.json").write_text("[]")
+    examples = Files(files=(DataFile(str(tmp_path / "data.json")),))
+    files = replace(recipe_of(Stage("none", "answers", {"lora": 0.0}, examples)), start=Embedded(trained=True))
     for name, stage in (("answers", replace(_STAGE2, name="again")), ("grounding", replace(_GROUND, name="again"))):
-        shop = replace(workshop(tmp_path), lora=lora)
-        load_adapter(shop.model, whole)
-        plain = {key: value.clone() for key, value in shop.model.state_dict().items()}
+        started = open_workshop(files, tmp_path, scenes=tmp_path, videos=tmp_path, texts=tmp_path, sources=tmp_path)
         out = tmp_path / name
-        run(replace(recipe_of(stage), start=Embedded(trained=True)), shop, out)
+        run(replace(files, stages=(stage,)), replace(workshop(tmp_path), model=started.model), out)
         after = load_file(out / "adapter.safetensors")
         assert {key: value.shape for key, value in after.items()} == {k: value.shape for k, value in before.items()}
-        learned = any(not torch.equal(after[key].float(), value) for key, value in lora.items())
+        learned = any(not torch.equal(after[key], value) for key, value in before.items() if ".lora_" in key)
         assert learned == ("lora" in stage.learning_rates)
-        fresh = tiny_model(**EMBEDDED)
-        fresh.load_state_dict(plain)
-        load_adapter(fresh, after)
-        saved, state = load_file(out / "model" / "model.safetensors"), fresh.state_dict()
+        model = tiny_model(**EMBEDDED)
+        plain = {key: value.clone() for key, value in model.state_dict().items()}
+        load_adapter(model, after)
+        saved, state = load_file(out / "model" / "model.safetensors"), model.state_dict()
         assert any("language_model" in key and not torch.equal(value, plain[key]) for key, value in state.items())
         for key in saved.keys() & state.keys():
             torch.testing.assert_close(state[key], saved[key], atol=1e-5, rtol=1e-4)
 
 
-def test_silence_goes_on_with_what_a_trained_start_says() -> None:
-    reader = MentionReader(WordTable(("red", "blue"), torch.eye(2, 8)))
-    added = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
-    silent = torch.tensor([[0, 1], [0, 3]])
-    with torch.no_grad():
-        reader.begin(added, silent)
-    quiet = F.normalize(added[0, [1, 3]], dim=-1)
-    torch.testing.assert_close(F.normalize(reader.silence, dim=0), F.normalize(quiet.sum(dim=0), dim=0))
-    torch.testing.assert_close(reader.silence.norm(), torch.tensor(8.0).sqrt())
+def test_lora_that_does_not_fit_is_refused_before_a_stage_is_trained(tmp_path: Path) -> None:
+    name = "model.language_model.layers.{}.self_attn.q_proj"
+    lora = {f"{name.format(0)}.lora_A": torch.ones(2, 32), f"{name.format(0)}.lora_B": torch.ones(32, 2)}
+    shop = workshop(tmp_path)
+    take_over_lora(shop.model, lora)
+    other = replace(_STAGE2, lora_rank=3)
+    with pytest.raises(
+        ConfigError, match="'two' has LoRA of rank 3 on language_model, .* the start has LoRA of rank 2 on"
+    ):
+        run(recipe_of(_ALIGN, other), shop, tmp_path / "run")
+    assert not (tmp_path / "run" / "align").exists()
+    with pytest.raises(ModelError, match=r"ranks \[2, 3\]; one for all"):
+        take_over_lora(tiny_model(**EMBEDDED), {**lora, f"{name.format(1)}.lora_A": torch.ones(3, 32)})
+    with pytest.raises(ModelError, match=r"layers\.9\..* has no place in the model"):
+        take_over_lora(tiny_model(**EMBEDDED), {f"{name.format(9)}.lora_A": torch.ones(2, 32)})
+
+
+def test_silence_goes_on_with_what_a_trained_start_says(tmp_path: Path) -> None:
+    stage = replace(_GROUND, learning_rates={"pre_fusion": 1e-2, "helper": 0.0})
+    expected = workshop(tmp_path)
+    objective = build_objective(stage, expected)
+    begin_silence(objective, expected, build_collator(stage, expected, 0))
+    added = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0))
+    reader = MentionReader(expected.drawn.table)  # type: ignore[union-attr]
+    reader.begin_silence(added, torch.tensor([[0, 1], [0, 3]]))
+    quiet = F.normalize(added[0, [1, 3]], dim=-1).sum(dim=0)
+    torch.testing.assert_close(reader.silence, F.normalize(quiet, dim=0) * 32**0.5)
+    for trained in (True, False):
+        out = tmp_path / f"trained-{trained}"
+        run(replace(recipe_of(stage), start=Embedded(trained=trained)), workshop(tmp_path), out)
+        silence = load_file(out / "ground" / "trained.safetensors")["helper.silence"]
+        alike = F.cosine_similarity(silence, objective.helper.silence, dim=0)
+        assert (float(alike) > 0.9) == trained
 
 
 def test_unknown_parts_recipes_and_missing_scenes_are_named(tmp_path: Path) -> None:
@@ -506,7 +533,10 @@ def test_a_second_stage_with_lora_goes_on_with_the_first_ones(tmp_path: Path) ->
 
 
 def test_stages_with_loras_of_two_ranks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lora_rank of 'again' is 3, but an earlier stage or the start has 2"):
+    with pytest.raises(
+        ConfigError,
+        match="'again' has LoRA of rank 3 .*, an earlier stage or the start has LoRA of rank 2",
+    ):
         run(
             recipe_of(_STAGE2, replace(_STAGE2, name="again", lora_rank=3)),
             workshop(tmp_path),

@@ -152,6 +152,7 @@ def compared(name: str) -> Recipe:
     summary, changes = COMPARED[name]
     whole = embedded()
     stages = {stage.name: stage for stage in whole.stages}
+    # Rank 16, as the results that are kept were trained with.
     stages["stage2"] = replace(stages["stage2"], lora_rank=16, grounding_weight=0.0, data=Scenes(3, turns=3))
     steps = {"alignment": 200, "stage1": 20, "grounding": 250, "stage2": 300}
     if name not in _GROUNDED:

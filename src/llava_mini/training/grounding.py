@@ -76,10 +76,11 @@ class MentionReader(nn.Module):
         self.box_weight, self.silence_weight = box_weight, silence_weight
         self.choices = {fact: [table.index(word) for word in words] for fact, words in FACT_WORDS.items()}
 
-    def begin(self, added: Tensor, silent: Tensor) -> None:
+    @torch.no_grad()
+    def begin_silence(self, added: Tensor, silent: Tensor) -> None:
         """Begin silence as the mean direction of words that name nothing; the arguments are those of `forward`."""
         said = F.normalize(self.norm(added[silent[:, 0], silent[:, 1]]), dim=-1).mean(dim=0)
-        self.silence.copy_(F.normalize(said, dim=0) * len(said) ** 0.5)
+        self.silence.copy_(F.normalize(said, dim=0) * len(said) ** 0.5)  # as long as a random one
 
     def forward(self, added: Tensor, mentions: Tensor, boxes: Tensor, silent: Tensor, **facts: Tensor) -> Tensor:
         """Return the loss.
@@ -109,11 +110,11 @@ class MentionReader(nn.Module):
 def ground(model: LlavaMiniModel, reader: MentionReader, prefix: VisionPrefix, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the loss of `grounding_batch`'s rows of names, each beside one picture of a prefix."""
     facts = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
-    loss: Tensor = reader(add_to_words(model, prefix, batch), **facts)
+    loss: Tensor = reader(added_to_words(model, prefix, batch), **facts)
     return loss
 
 
-def add_to_words(model: LlavaMiniModel, prefix: VisionPrefix, batch: Mapping[str, Tensor]) -> Tensor:
+def added_to_words(model: LlavaMiniModel, prefix: VisionPrefix, batch: Mapping[str, Tensor]) -> Tensor:
     """Return what pre-fusion adds to each word of `grounding_batch`'s rows, `(M, L, d)`."""
     words: Tensor = model.get_input_embeddings()(batch["input_ids"])
     return model.fuse(words, batch["attention_mask"].bool(), [prefix]).words - words.detach()

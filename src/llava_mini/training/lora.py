@@ -1,4 +1,4 @@
-"""LoRA on the linear layers of the parts that a stage names."""
+"""LoRA on the linear layers of the parts that a stage names, or that a trained start brings."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from llava_mini.checkpoints.embedded import LORA_SCALE
-from llava_mini.errors import ConfigError
+from llava_mini.errors import ConfigError, ModelError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.stages import Stage
 
@@ -20,35 +20,42 @@ def take_over_lora(model: LlavaMiniForConditionalGeneration, lora: Mapping[str, 
 
     Args:
         lora: `<module>.lora_A` `(r, in)` and `.lora_B` `(out, r)`, which are in no weight of the model yet.
+
+    Raises:
+        ModelError: when they are of several ranks, or the model has no place for one.
     """
-    if not lora:
-        return
-    (rank,) = {len(value) for name, value in lora.items() if name.endswith("lora_A")}
-    _inject(model, rank, _places(lora))
-    model.load_state_dict({f"{name}.default.weight": value.float() for name, value in lora.items()}, strict=False)
+    ranks = {len(value) for name, value in lora.items() if name.endswith("lora_A")}
+    if len(ranks) != 1:
+        raise ModelError(f"LoRA of the adapter has ranks {sorted(ranks)}; one for all is wanted")
+    _inject(model, ranks.pop(), _places(lora))
+    weights = {f"{name}.default.weight": value.float() for name, value in lora.items()}
+    strange = model.load_state_dict(weights, strict=False).unexpected_keys
+    if strange:
+        raise ModelError(f"{strange[0]} of the adapter has no place in the model")
+
+
+def check_lora(model: LlavaMiniForConditionalGeneration, stages: Iterable[Stage]) -> None:
+    """Look whether all stages share one LoRA, and one with the start, before any of them is trained.
+
+    Raises:
+        ConfigError: for a stage whose rank or places are others.
+    """
+    there = _lora_of(model)
+    before = _told(len(next(iter(there.values()))), _places(there)) if there else ""
+    for stage in stages:
+        if stage.lora_rank:
+            here = _told(stage.lora_rank, stage.lora_on)
+            if before not in ("", here):
+                raise ConfigError(
+                    f"stage {stage.name!r} has {here}, an earlier stage or the start has {before}; all share one"
+                )
+            before = here
 
 
 def add_lora(model: LlavaMiniForConditionalGeneration, stage: Stage) -> None:
-    """Add LoRA to the linear layers, once: a later stage goes on with what an earlier one or the start has learned.
-
-    Raises:
-        ConfigError: when rank or places are not those of what was learned before.
-    """
-    before = {name: value for name, value in model.named_parameters() if "lora_A" in name}
-    if not before:
+    """Add LoRA to the linear layers, once: a stage goes on with what an earlier one or the start has learned."""
+    if not _lora_of(model):
         _inject(model, stage.lora_rank, stage.lora_on)
-        return
-    rank, where = len(next(iter(before.values()))), _places(before)
-    if rank != stage.lora_rank:
-        raise ConfigError(
-            f"lora_rank of {stage.name!r} is {stage.lora_rank}, but an earlier stage or the start has {rank}; "
-            "all share one LoRA"
-        )
-    if set(where) != set(stage.lora_on):
-        raise ConfigError(
-            f"lora_on of {stage.name!r} differs from that of an earlier stage or the start ({' and '.join(where)}); "
-            "all share one LoRA"
-        )
 
 
 def lora_config(rank: int, places: Iterable[str]) -> LoraConfig:
@@ -63,6 +70,14 @@ def _inject(model: LlavaMiniForConditionalGeneration, rank: int, places: Iterabl
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()  # what learns keeps full precision
+
+
+def _told(rank: int, places: Iterable[str]) -> str:
+    return f"LoRA of rank {rank} on {' and '.join(sorted(set(places)))}"
+
+
+def _lora_of(model: LlavaMiniForConditionalGeneration) -> dict[str, Tensor]:
+    return {name: value for name, value in model.named_parameters() if "lora_A" in name}
 
 
 def _places(names: Iterable[str]) -> list[str]:

@@ -18,10 +18,9 @@ from llava_mini.errors import ConfigError, DataError, TrainingError
 from llava_mini.lines import mend
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.training.batches import MicroBatches
-from llava_mini.training.lora import add_lora, lora_config, take_over_lora
+from llava_mini.training.lora import add_lora, check_lora, lora_config
 from llava_mini.training.overrides import override
 from llava_mini.training.record import write_record
-from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stage_setup import (
     build_collator,
     build_objective,
@@ -65,8 +64,8 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     state.wait_for_everyone()
     set_seed(recipe.seed)
     model = workshop.model
-    take_over_lora(model, workshop.lora)
-    fresh = _is_fresh(recipe)
+    check_lora(model, recipe.stages)
+    fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
     if fresh:
         begin_projector(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
@@ -118,6 +117,7 @@ def _train(
 ) -> _Trained:
     out.mkdir(parents=True, exist_ok=True)
     objective = build_objective(stage, workshop)
+    objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     learn_only(objective, stage.learning_rates)
     checkpoint, step = last_checkpoint(out)
     state = PartialState()
@@ -125,9 +125,8 @@ def _train(
     _same_precision(recipe)
     seed = seed_of(recipe, stage)
     collator = build_collator(take_share(stage, state.num_processes), workshop, seed)
-    if isinstance(collator, SceneCollator) and not _is_fresh(recipe):
+    if isinstance(recipe.start, Embedded) and recipe.start.trained and "helper.silence" not in helper:
         begin_silence(objective, workshop, collator)
-    objective.load_state_dict(helper, strict=False)  # of another kind it has other names
     mixture, controls = open_data(stage, workshop, collator, seed, skipped)
     steps = count_steps(stage, mixture)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
@@ -200,11 +199,6 @@ def _train(
     return trained
 
 
-def _is_fresh(recipe: Recipe) -> bool:
-    """Tell whether our own parts have learned nothing yet."""
-    return isinstance(recipe.start, Embedded) and not recipe.start.trained
-
-
 def _same_precision(recipe: Recipe) -> None:
     """Refuse a launcher that would let a float32 recipe compute in another precision, unseen."""
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -217,7 +211,7 @@ def _same_precision(recipe: Recipe) -> None:
 def _is_trained(name: str, recipe: Recipe) -> bool:
     parts = {part for stage in recipe.stages for part in stage.learning_rates}
     if isinstance(recipe.start, Embedded):
-        parts |= {"projector", "compression", "pre_fusion", *(["lora"] if recipe.start.trained else [])}
+        parts |= {"projector", "compression", "pre_fusion", "lora"}
     return part_of(name) in parts
 
 

@@ -138,7 +138,7 @@ class Stage:
     max_gradient_norm: Positive = 1.0
     """Larger gradients are scaled down to this norm."""
     lora_rank: Amount = 0
-    """Rank of the LoRA on the linear layers of `lora_on`, alpha twice the rank; 0: none."""
+    """Rank of the LoRA on the linear layers of `lora_on`, alpha twice the rank; 0: none is added."""
     lora_on: Annotated[tuple[Literal["language_model", "pre_fusion"], ...], MinLen(1)] = ("language_model",)
     """Which layers get LoRA."""
     checkpoint_activations: bool = False

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import llava_mini.auto  # noqa: F401  (registers the classes with transformers)
@@ -28,7 +28,8 @@ from llava_mini.inputs.processor import LlavaMiniProcessor
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 from llava_mini.model.projector import SemanticProjector
 from llava_mini.training.alignment import WordTable, embed_words
-from llava_mini.training.grounding import FACT_WORDS, MentionReader, add_to_words
+from llava_mini.training.grounding import FACT_WORDS, MentionReader, added_to_words
+from llava_mini.training.lora import take_over_lora
 from llava_mini.training.record import Contents, claim
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Embedded, Files, Parts, Pretrained, Recipe, Scenes
@@ -75,8 +76,6 @@ class Workshop:
     """Folder that the model came from; None for the embedded model's parts, whose result is an adapter."""
     drawn: Drawn | None = field(default=None)
     """What stages on drawn scenes need."""
-    lora: Mapping[str, Tensor] = field(default_factory=dict)
-    """LoRA of a trained start, by the names of its adapter and not folded in: stages go on with it."""
 
 
 def open_workshop(recipe: Recipe, out: Path, *, scenes: Path, videos: Path, texts: Path, sources: Path) -> Workshop:
@@ -135,18 +134,18 @@ def begin_lookup(workshop: Workshop) -> None:
 
 
 @torch.no_grad()
-def begin_silence(objective: nn.Module, workshop: Workshop, collator: SceneCollator) -> None:
+def begin_silence(objective: nn.Module, workshop: Workshop, collator: object) -> None:
     """Let a reader's silence begin as what a trained model's words say that name nothing, where there is a reader."""
     drawn, model = workshop.drawn, workshop.model
     reader = getattr(objective, "helper", None)
-    if drawn is None or not isinstance(reader, MentionReader):
+    if drawn is None or not isinstance(reader, MentionReader) or not isinstance(collator, SceneCollator):
         return
     model.cpu()  # an earlier stage may have left it on a GPU
     chosen = [drawn.scenes[i] for i in range(0, len(drawn.scenes), max(1, len(drawn.scenes) // _LOOKED_AT))]
     rows = replace(collator, stage=replace(collator.stage, objective="grounding")).join(chosen)
     frames = torch.ones(len(chosen), dtype=torch.long)
-    added = add_to_words(model.model, model.model.encode_features(rows["vision_features"], frames), rows["mentions"])
-    reader.begin(added, rows["mentions"]["silent"])
+    added = added_to_words(model.model, model.model.encode_features(rows["vision_features"], frames), rows["mentions"])
+    reader.begin_silence(added, rows["mentions"]["silent"])
 
 
 def _begin(recipe: Recipe, out: Path) -> Workshop:
@@ -156,7 +155,9 @@ def _begin(recipe: Recipe, out: Path) -> Workshop:
         changes: dict[str, Any] = dict(start.changes)
         model, processor = assemble(copy_layers=start.copy_layers, seed=recipe.seed, **changes)
         load_adapter(model, {name: value for name, value in adapter.items() if ".lora_" not in name})
-        return Workshop(model, processor, lora={name: v for name, v in adapter.items() if ".lora_" in name})
+        if start.trained:
+            take_over_lora(model, {name: value for name, value in adapter.items() if ".lora_" in name})
+        return Workshop(model, processor)
     folder = _joined(recipe, start, out / "start") if isinstance(start, Parts) else _trained(start)
     learned = {part for stage in recipe.stages for part in stage.learning_rates}
     half = recipe.precision == "bfloat16" and learned == {"lora"}  # what learns keeps full precision
