@@ -5,7 +5,7 @@ least five times what is right with another picture.
 
 llava-mini evaluate embedded --json > docs/results/embedded/adapter-9.json
 python tools/benchmark_table.py docs/results/embedded/adapter-9.json
-python tools/benchmark_table.py docs/results/embedded/adapter-*.json docs/results/embedded-not-shipped/adapter-7.json
+python tools/benchmark_table.py docs/results/embedded-not-shipped/adapter-7.json docs/results/embedded/adapter-*.json
 """
 
 import json

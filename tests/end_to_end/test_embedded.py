@@ -7,6 +7,7 @@ import pytest
 
 from llava_mini import Assistant
 from llava_mini.cli.demo import QUESTIONS
+from llava_mini.serving.page import EXAMPLES as SHOWN_ON_PAGE
 
 EXAMPLES = Path(__file__).parents[2] / "src" / "llava_mini" / "examples"
 
@@ -39,7 +40,8 @@ def test_an_answer_holds_the_right_word(assistant: Assistant, asked: tuple[str, 
     assert right in re.findall(r"\w+", assistant.ask(question, EXAMPLES / file).text.lower())
 
 
-def test_the_demo_asks_three_pictures_and_a_video_nothing_whose_answer_is_not_known() -> None:
+def test_demo_and_page_ask_nothing_whose_answer_is_not_known() -> None:
+    assert {(file, question) for question, file in SHOWN_ON_PAGE} <= set(RIGHT)
     assert {(file, question) for file, questions in QUESTIONS.items() for question in questions} <= set(RIGHT)
     assert sum(file.endswith(".png") for file in QUESTIONS) >= 3
     assert sum(file.endswith(".mp4") for file in QUESTIONS) == 1

@@ -21,7 +21,7 @@ from llava_mini.serving.panel import draw, say
 
 EXAMPLES = (
     ("What shape is the red object?", "shapes.png"),
-    ("How many stars are there?", "counting.png"),
+    ("What color are the stars?", "counting.png"),
     ("What color is the circle?", "video.mp4"),
 )
 _NAMES = frozenset({"127.0.0.1", "localhost"})
