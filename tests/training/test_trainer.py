@@ -452,7 +452,7 @@ def test_whole_tensors_come_before_the_lora_that_is_added_to_them() -> None:
 def test_a_trained_start_goes_on_with_its_own_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(recipe_of(_STAGE2), workshop(tmp_path), tmp_path / "once")
     before = load_file(tmp_path / "once" / "adapter.safetensors")
-    monkeypatch.setattr("llava_mini.training.workshop.read_adapter", lambda: before)
+    monkeypatch.setattr("llava_mini.training.workshop.read_adapter", lambda: dict(before))
     monkeypatch.setattr("llava_mini.training.workshop.assemble", lambda **_: (tiny_model(**EMBEDDED), None))
     (tmp_path / "data.json").write_text("[]")
     examples = Files(files=(DataFile(str(tmp_path / "data.json")),))

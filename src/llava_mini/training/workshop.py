@@ -151,12 +151,13 @@ def begin_silence(objective: nn.Module, workshop: Workshop, collator: object) ->
 def _begin(recipe: Recipe, out: Path) -> Workshop:
     start = recipe.start
     if isinstance(start, Embedded):
-        adapter = read_adapter() if start.trained else {}
         changes: dict[str, Any] = dict(start.changes)
         model, processor = assemble(copy_layers=start.copy_layers, seed=recipe.seed, **changes)
-        load_adapter(model, {name: value for name, value in adapter.items() if ".lora_" not in name})
         if start.trained:
-            take_over_lora(model, {name: value for name, value in adapter.items() if ".lora_" in name})
+            adapter = read_adapter()
+            lora = {name: adapter.pop(name) for name in list(adapter) if ".lora_" in name}
+            load_adapter(model, adapter)
+            take_over_lora(model, lora)
         return Workshop(model, processor)
     folder = _joined(recipe, start, out / "start") if isinstance(start, Parts) else _trained(start)
     learned = {part for stage in recipe.stages for part in stage.learning_rates}
