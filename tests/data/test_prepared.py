@@ -1,7 +1,8 @@
 """Prepared scenes: as many as were asked for, made with one thing only, and what is there already stays."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from llava_mini.cli import app
 from llava_mini.data import prepared
 from llava_mini.data.cutouts import CUTOUT_SOURCES
 from llava_mini.data.layouts import Ground
-from llava_mini.data.prepared import PreparedScenes, prepare_scenes, prepare_videos
+from llava_mini.data.panoramas import PANORAMA_SOURCE
+from llava_mini.data.prepared import Extras, PreparedScenes, prepare_scenes, prepare_videos
 from llava_mini.data.sources import SOURCES
 from llava_mini.errors import DataError
 
@@ -119,3 +121,30 @@ def test_a_folder_that_holds_more_than_was_asked_for_is_told_of(
     ran = CliRunner().invoke(app, [*arguments, "3"])
     assert "holds 6 scenes, not 3; all are kept and learned from" in ran.stderr
     assert ran.stdout.strip() == str(tmp_path / "scenes")
+
+
+@pytest.mark.parametrize("what", ["scenes", "videos"])
+@pytest.mark.parametrize("extra", ["glyphs", "panoramas"])
+def test_what_is_left_out_need_not_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, extra: str
+) -> None:
+    def missing(sources: Path) -> Never:
+        raise DataError(f"no {extra}")
+
+    monkeypatch.setattr("llava_mini.cli.data._tower", lambda sources, tiles: Tower())
+    monkeypatch.setattr(prepared, f"load_{extra}", missing)
+    arguments = ["data", what, "--count", "4", "--out", str(tmp_path / "out")]
+    assert str(CliRunner().invoke(app, arguments).exception) == f"no {extra}"
+    assert CliRunner().invoke(app, [*arguments, f"--no-{extra}"]).exit_code == 0
+    assert len(PreparedScenes(tmp_path / "out")) == 4
+
+
+def test_scenes_without_panoramas_are_others_and_are_not_mixed_with_them(tmp_path: Path) -> None:
+    made(tmp_path / "whole", 8)
+    bare = partial(prepare_scenes, sources=tmp_path, count=8, tiles=1, encode=Tower(), extras=Extras(panoramas=False))
+    bare(tmp_path / "bare")
+    folders = [PreparedScenes(tmp_path / name) for name in ("bare", "whole")]
+    plain = [sum(scenes[index].known.background is not None for index in range(8)) for scenes in folders]
+    assert plain[0] > plain[1]
+    with pytest.raises(DataError, match=rf"was made with {PANORAMA_SOURCE} \S+, not left out; choose another folder"):
+        bare(tmp_path / "whole")

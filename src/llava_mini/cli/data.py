@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Fetch pictures, draw and encode training scenes.", no_args_is_help=True)
 Tiles = Annotated[int, typer.Option(help="Tiles a side, for a model that is trained on them.")]
 Sources = Annotated[Path, typer.Option(help="Folder of the fetched packages.")]
+Glyphs = Annotated[bool, typer.Option(help="Emoji of a second artist among the things.")]
+Panoramas = Annotated[bool, typer.Option(help="Views of photographs among the grounds.")]
 
 
 @app.command("fetch")
@@ -39,14 +41,17 @@ def draw_scenes(
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 12000,
     sources: Sources = Path("data/sources"),
     tiles: Tiles = 1,
+    glyphs: Glyphs = True,
+    panoramas: Panoramas = True,
 ) -> None:
     """Draw training scenes and run the frozen tower over them once; goes on where it stopped, and takes none away.
 
     Example: llava-mini data scenes --count 12000
     """
-    from llava_mini.data.prepared import prepare_scenes
+    from llava_mini.data.prepared import Extras, prepare_scenes
 
-    held = prepare_scenes(out, sources, count=count, tiles=tiles, encode=_tower(sources, tiles))
+    encode, extras = _tower(sources, tiles), Extras(glyphs=glyphs, panoramas=panoramas)
+    held = prepare_scenes(out, sources, count=count, tiles=tiles, encode=encode, extras=extras)
     _tell_more(out, held, count, "scenes")
     print(out)
 
@@ -57,14 +62,17 @@ def draw_videos(
     count: Annotated[int, typer.Option(min=1, help="How many videos.")] = 2400,
     sources: Sources = Path("data/sources"),
     tiles: Tiles = 1,
+    glyphs: Glyphs = True,
+    panoramas: Panoramas = True,
 ) -> None:
     """Draw short training videos with questions about time, and run the frozen tower over their frames once.
 
     Example: llava-mini data videos --count 2400
     """
-    from llava_mini.data.prepared import prepare_videos
+    from llava_mini.data.prepared import Extras, prepare_videos
 
-    held = prepare_videos(out, sources, count=count, tiles=tiles, encode=_tower(sources, tiles))
+    encode, extras = _tower(sources, tiles), Extras(glyphs=glyphs, panoramas=panoramas)
+    held = prepare_videos(out, sources, count=count, tiles=tiles, encode=encode, extras=extras)
     _tell_more(out, held, count, "videos")
     print(out)
 

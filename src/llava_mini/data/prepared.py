@@ -35,6 +35,19 @@ Encode = Callable[[Sequence[Any]], Tensor]
 
 
 @dataclass(frozen=True)
+class Extras:
+    """Say what scenes are drawn with besides, so that a switch can measure what each gives."""
+
+    glyphs: bool = True
+    """A second artist's cut-outs of the names."""
+    panoramas: bool = True
+    """Views of photographs as grounds."""
+
+
+_ALL = Extras()
+
+
+@dataclass(frozen=True)
 class PreparedScene:
     """One scene as training sees it, or one video, of several frames."""
 
@@ -59,7 +72,9 @@ class PreparedScene:
         return self.scene
 
 
-def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode) -> int:
+def prepare_scenes(
+    folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode, extras: Extras = _ALL
+) -> int:
     """Draw and encode training scenes until there are `count`: shards that are missing or too short; seeds from 0 on.
 
     What they are made with is kept beside them in `prepared.json`.
@@ -67,6 +82,7 @@ def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encod
     Args:
         tiles: tiles a side that `encode` cuts.
         encode: the frozen tower.
+        extras: what to draw with besides.
 
     Returns:
         How many the folder holds. More than `count` stay there, and all are learned from.
@@ -74,25 +90,27 @@ def prepare_scenes(folder: Path, sources: Path, *, count: int, tiles: int, encod
     Raises:
         DataError: when the folder holds scenes of other tiles, other sources or an earlier way to draw.
     """
-    library = _library(sources)
+    library = _library(sources, extras)
 
     def make(seed: int) -> _Drawn:
         image, scene = draw_scene(seed, library, "train")
         return [image], {"scene": _plain(scene)}
 
-    _claim(folder, {"kind": "scenes", "tiles": tiles, "drawing": _DRAWING, **_versions(sources)})
+    _claim(folder, {"kind": "scenes", "tiles": tiles, "drawing": _DRAWING, **_versions(sources, extras)})
     return _prepare(folder, count, make, encode, desc="scenes")
 
 
-def prepare_videos(folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode) -> int:
+def prepare_videos(
+    folder: Path, sources: Path, *, count: int, tiles: int, encode: Encode, extras: Extras = _ALL
+) -> int:
     """Draw and encode made videos, as `prepare_scenes` does scenes."""
-    library = _library(sources)
+    library = _library(sources, extras)
 
     def make(seed: int) -> _Drawn:
         video = draw_video(seed, library)
         return list(video.frames), {"questions": [asdict(question) for question in video.questions]}
 
-    _claim(folder, {"kind": "videos", "tiles": tiles, "drawing": _DRAWING, **_versions(sources)})
+    _claim(folder, {"kind": "videos", "tiles": tiles, "drawing": _DRAWING, **_versions(sources, extras)})
     return _prepare(folder, count, make, encode, desc="videos")
 
 
@@ -147,13 +165,17 @@ _Drawn = tuple[list[Image.Image], dict[str, Any]]
 """The frames of a scene or video, and its row."""
 
 
-def _library(sources: Path) -> SceneLibrary:
-    return SceneLibrary([*load_cutouts(sources, "train"), *load_glyphs(sources)], grounds=load_panoramas(sources))
+def _library(sources: Path, extras: Extras) -> SceneLibrary:
+    glyphs = load_glyphs(sources) if extras.glyphs else []
+    return SceneLibrary(
+        [*load_cutouts(sources, "train"), *glyphs], grounds=load_panoramas(sources) if extras.panoramas else []
+    )
 
 
-def _versions(sources: Path) -> dict[str, str]:
-    drawn = (*CUTOUT_SOURCES, GLYPH_SOURCE, PANORAMA_SOURCE)
-    return {source.name: version_of(source, sources) for source in SOURCES if source.name in drawn}
+def _versions(sources: Path, extras: Extras) -> dict[str, str]:
+    used = {**dict.fromkeys(CUTOUT_SOURCES, True), GLYPH_SOURCE: extras.glyphs, PANORAMA_SOURCE: extras.panoramas}
+    drawn = [source for source in SOURCES if source.name in used]
+    return {source.name: version_of(source, sources) if used[source.name] else "left out" for source in drawn}
 
 
 def _claim(folder: Path, made: dict[str, int | str]) -> None:
