@@ -1,4 +1,4 @@
-"""Questions with short answers about a scene, balanced: a question alone does not give its answer away."""
+"""Questions with short answers about a scene, balanced: `tools/words_alone.py` measures what they give away alone."""
 
 import random
 from collections import Counter
