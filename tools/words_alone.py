@@ -13,7 +13,6 @@ import random
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -45,17 +44,17 @@ def features(question: str) -> list[str]:
     return [*words, *(f"{one} {other}" for one, other in zip(["^", *words], [*words, "$"], strict=True))]
 
 
-def training_questions(sources: Path, scenes: PreparedScenes) -> Iterator[Pair]:
+def training_questions(sources: Path, scenes: PreparedScenes) -> list[Pair]:
     """Ask about every training scene several times, and about training videos."""
     library = SceneLibrary([*load_cutouts(sources, "train"), *load_glyphs(sources)])
     asked: list[Question] = []
     for index in range(len(scenes)):
-        rng = random.Random(index)
+        scene, rng = scenes[index].known, random.Random(index)
         for _ in range(ROUNDS):
-            asked += ask_about(scenes[index].known, rng, library.names)
+            asked += ask_about(scene, rng, library.names)
     for seed in range(VIDEOS):
         asked += draw_video(seed, library).questions
-    return ((one.text, one.accepted[0]) for one in asked if one.kind != "caption")
+    return [(one.text, one.accepted[0]) for one in asked if one.kind != "caption"]
 
 
 class Offers:
@@ -129,7 +128,7 @@ class Words:
 
 def main(sources: Path, scenes: Path) -> None:
     """Print how many questions of each kind are answered right without a picture."""
-    pairs = list(training_questions(sources, PreparedScenes(scenes)))
+    pairs = training_questions(sources, PreparedScenes(scenes))
     choose, say = Offers(pairs), Words(pairs)
     print("| question | n | words alone (95 %) |\n|---|---|---|")
     for name, limit, first, prefix in BENCHMARK:

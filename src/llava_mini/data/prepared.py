@@ -88,7 +88,7 @@ def prepare_scenes(
         How many the folder holds. More than `count` stay there, and all are learned from.
 
     Raises:
-        DataError: when the folder holds scenes of other tiles, other sources or an earlier way to draw.
+        DataError: when the folder holds scenes of other tiles, other sources or extras or an earlier way to draw.
     """
     library = _library(sources, extras)
 
@@ -167,9 +167,8 @@ _Drawn = tuple[list[Image.Image], dict[str, Any]]
 
 def _library(sources: Path, extras: Extras) -> SceneLibrary:
     glyphs = load_glyphs(sources) if extras.glyphs else []
-    return SceneLibrary(
-        [*load_cutouts(sources, "train"), *glyphs], grounds=load_panoramas(sources) if extras.panoramas else []
-    )
+    panoramas = load_panoramas(sources) if extras.panoramas else []
+    return SceneLibrary([*load_cutouts(sources, "train"), *glyphs], grounds=panoramas)
 
 
 def _versions(sources: Path, extras: Extras) -> dict[str, str]:
