@@ -23,6 +23,7 @@ from llava_mini.data.collator import Skipped
 from llava_mini.data.mentions import Mention
 from llava_mini.data.mixture import Mixture
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
+from llava_mini.data.questions import Question
 from llava_mini.data.readers import DataFile
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError, ModelError
@@ -242,6 +243,33 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     filling = replace(scene.scene.objects[0], box=(0, 0, 250, 250))
     alone = replace(scene, scene=replace(scene.scene, objects=(filling,)))
     assert len(collator._questions(alone, None, random.Random(0))) == 1
+
+
+def test_kinds_that_come_first_are_asked_of_all_that_they_fit(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    data = Scenes(1, questions_per_picture=2, first=("name", "order"))
+    collator = build_collator(replace(_STAGE2, data=data), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    one, two = shop.drawn.scenes[0], with_two_things(shop)  # the one shows a single cat, and is asked its name
+    for seed in range(20):
+        kinds = [question.kind for question in collator._questions(one, None, random.Random(seed))]
+        assert kinds[0] == "name"
+        assert len(kinds) == 2
+        assert "name" not in {question.kind for question in collator._questions(two, None, random.Random(seed))}
+
+
+def test_a_video_is_asked_several_questions_of_a_kind_and_a_scene_one(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=12)), shop, 0)
+    assert isinstance(collator, SceneCollator)
+    scene = with_two_things(shop)
+    for seed in range(8):
+        kinds = [question.kind for question in collator._questions(scene, None, random.Random(seed))]
+        assert len(set(kinds)) == len(kinds) > 2
+    order = tuple(Question("order", f"What appears {when}?", "A cat.", ("cat",)) for when in ("first", "last"))
+    film = replace(scene, scene=None, questions=order)
+    assert {*collator._questions(film, None, random.Random(0))} == {*order}
 
 
 def test_sides_are_asked_each_in_a_conversation_of_its_own(tmp_path: Path) -> None:

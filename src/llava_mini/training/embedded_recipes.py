@@ -24,7 +24,7 @@ _ANSWERS = Scenes(
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: warm-ups around the paper's two stages, the second in five parts."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in six parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -122,6 +122,28 @@ def embedded() -> Recipe:
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
                 replace(_ANSWERS, questions_per_picture=3, relations=2, sides=3, claims=6, imagined=0.3, several=0.5),
                 steps=1000,
+                lora_rank=32,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "names-and-counts",
+                "answers",
+                {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                replace(
+                    _ANSWERS,
+                    pictures=8,
+                    videos=3,
+                    questions_per_picture=2,
+                    relations=0,
+                    sides=1,
+                    mentions=10,
+                    pairs=2,
+                    claims=2,
+                    imagined=0.3,
+                    several=0.15,
+                    first=("name", "count", "order"),
+                ),
+                steps=400,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),

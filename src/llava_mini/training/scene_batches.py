@@ -169,8 +169,13 @@ class SceneCollator:
             return [ask_name(planted, rng), ask_presence(name, rng, present=not absent)]
         asked = scene.questions if scene.scene is None else ask_about(scene.scene, rng, self.names)
         fitting = [question for question in asked if question.kind in self.data.kinds] or asked
-        one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
-        drawn = rng.sample(one_of_each, min(self.data.questions_per_picture, len(one_of_each)))
+        mixed = rng.sample(fitting, len(fitting))
+        if scene.scene is not None:  # presence is asked twice, of what is there and of what is not
+            mixed = list({question.kind: question for question in mixed}.values())
+        first = [question for question in mixed if question.kind in self.data.first]
+        others = [question for question in mixed if question not in first]
+        most = self.data.questions_per_picture
+        drawn = [*first, *rng.sample(others, min(most, len(others)))][:most]
         if scene.scene is None or not self.data.relations:
             return drawn
         rounds = [ask_relations(scene.scene, rng) for _ in range(self.data.relations)]

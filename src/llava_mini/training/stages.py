@@ -75,6 +75,8 @@ class Scenes:
     """Share of those in which no patch is sure of the class, but all together are, as in photographs."""
     kinds: tuple[QuestionKind, ...] = ()
     """Question kinds that are asked; empty: all. A picture that none of them fits is asked all."""
+    first: tuple[QuestionKind, ...] = ()
+    """Question kinds that are asked first of what they fit; others are drawn, up to `questions_per_picture`."""
     only_shapes: bool = False
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""
