@@ -23,7 +23,7 @@ from llava_mini.data.collator import Skipped
 from llava_mini.data.mentions import Mention
 from llava_mini.data.mixture import Mixture
 from llava_mini.data.prepared import PreparedScene, PreparedScenes
-from llava_mini.data.questions import Question
+from llava_mini.data.questions import Question, QuestionKind
 from llava_mini.data.readers import DataFile
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError, ModelError
@@ -245,31 +245,35 @@ def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     assert len(collator._questions(alone, None, random.Random(0))) == 1
 
 
-def test_kinds_that_come_first_are_asked_of_all_that_they_fit(tmp_path: Path) -> None:
+def test_kinds_that_come_first_are_asked_of_all_pictures_that_they_fit(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None
-    data = Scenes(1, questions_per_picture=2, first=("name", "order"))
+    one = shop.drawn.scenes[0]  # shows a single cat
+    two = with_two_things(shop)
+
+    def asked(scene: PreparedScene, most: int, *first: QuestionKind) -> list[list[str]]:
+        data = Scenes(1, questions_per_picture=most, first=first)
+        collator = build_collator(replace(_STAGE2, data=data), shop, 0)
+        assert isinstance(collator, SceneCollator)
+        rounds = [collator._questions(scene, None, random.Random(seed)) for seed in range(20)]
+        return [[question.kind for question in questions] for questions in rounds]
+
+    assert all(kinds[0] == "name" and len(kinds) == 2 for kinds in asked(one, 2, "name"))
+    assert not all("name" in kinds for kinds in asked(one, 2))
+    assert all(kinds[:2] == ["presence", "name"] for kinds in asked(one, 3, "presence", "name"))
+    assert all(kinds == ["presence"] for kinds in asked(one, 1, "presence", "name"))
+    assert {kinds[0] for kinds in asked(two, 2, "name")} > {"presence"}  # no name fits: others are drawn as ever
+
+
+def test_a_video_is_asked_all_its_questions_each_in_a_conversation_of_its_own(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    data = Scenes(1, questions_per_picture=2, turns=3)
     collator = build_collator(replace(_STAGE2, data=data), shop, 0)
     assert isinstance(collator, SceneCollator)
-    one, two = shop.drawn.scenes[0], with_two_things(shop)  # the one shows a single cat, and is asked its name
-    for seed in range(20):
-        kinds = [question.kind for question in collator._questions(one, None, random.Random(seed))]
-        assert kinds[0] == "name"
-        assert len(kinds) == 2
-        assert "name" not in {question.kind for question in collator._questions(two, None, random.Random(seed))}
-
-
-def test_a_video_is_asked_several_questions_of_a_kind_and_a_scene_one(tmp_path: Path) -> None:
-    shop = workshop(tmp_path)
-    collator = build_collator(replace(_STAGE2, data=Scenes(1, questions_per_picture=12)), shop, 0)
-    assert isinstance(collator, SceneCollator)
-    scene = with_two_things(shop)
-    for seed in range(8):
-        kinds = [question.kind for question in collator._questions(scene, None, random.Random(seed))]
-        assert len(set(kinds)) == len(kinds) > 2
-    order = tuple(Question("order", f"What appears {when}?", "A cat.", ("cat",)) for when in ("first", "last"))
-    film = replace(scene, scene=None, questions=order)
-    assert {*collator._questions(film, None, random.Random(0))} == {*order}
+    texts = ("What appears first?", "What appears last?", "What comes after the cat?")
+    order = tuple(Question("order", text, "A bus.", ("bus",)) for text in texts)
+    film = replace(with_two_things(shop), scene=None, questions=order)
+    assert list(collator._conversations(film, None, random.Random(0))) == [[question] for question in order]
 
 
 def test_sides_are_asked_each_in_a_conversation_of_its_own(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def embedded() -> Recipe:
                     claims=2,
                     imagined=0.3,
                     several=0.15,
-                    first=("name", "count", "order"),
+                    first=("name", "count"),
                 ),
                 steps=400,
                 lora_rank=32,

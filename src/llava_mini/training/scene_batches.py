@@ -158,7 +158,9 @@ class SceneCollator:
     def _conversations(
         self, scene: PreparedScene, planted: str | None, rng: random.Random
     ) -> Iterator[Sequence[Question]]:
-        yield from _divide(self._questions(scene, planted, rng), self.data.turns, rng)
+        # Of what comes first, next and last one answer gives another away, so a video's questions stand alone.
+        turns = 1 if scene.scene is None else self.data.turns
+        yield from _divide(self._questions(scene, planted, rng), turns, rng)
         if self.data.sides and planted is None and scene.scene is not None:
             yield from ([question] for question in ask_sides(scene.scene, rng, self.data.sides))
 
@@ -169,14 +171,14 @@ class SceneCollator:
             return [ask_name(planted, rng), ask_presence(name, rng, present=not absent)]
         asked = scene.questions if scene.scene is None else ask_about(scene.scene, rng, self.names)
         fitting = [question for question in asked if question.kind in self.data.kinds] or asked
-        mixed = rng.sample(fitting, len(fitting))
-        if scene.scene is not None:  # presence is asked twice, of what is there and of what is not
-            mixed = list({question.kind: question for question in mixed}.values())
-        first = [question for question in mixed if question.kind in self.data.first]
-        others = [question for question in mixed if question not in first]
-        most = self.data.questions_per_picture
+        if scene.scene is None:
+            return list(fitting)
+        one_of_each = list({q.kind: q for q in rng.sample(fitting, len(fitting))}.values())
+        wanted, most = self.data.first, self.data.questions_per_picture
+        first = sorted((q for q in one_of_each if q.kind in wanted), key=lambda q: wanted.index(q.kind))
+        others = [question for question in one_of_each if question.kind not in wanted]
         drawn = [*first, *rng.sample(others, min(most, len(others)))][:most]
-        if scene.scene is None or not self.data.relations:
+        if not self.data.relations:
             return drawn
         rounds = [ask_relations(scene.scene, rng) for _ in range(self.data.relations)]
         return [*drawn, *[question for asked in rounds for question in asked][: self.data.relations]]

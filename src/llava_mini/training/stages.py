@@ -52,14 +52,14 @@ class Scenes:
     videos: Amount = 0
     """Made videos of a step, beside the pictures; only with the objective "answers"."""
     questions_per_picture: Count = 6
-    """Questions asked of one picture or video in a step, at most."""
+    """Questions asked of one picture in a step, at most; of a video all are asked."""
     relations: Amount = 0
     """Further questions of one picture about how its things stand: sides, heights, sizes, places; at most."""
     sides: Amount = 0
     """Further questions of one scene, each in a conversation of its own: is one thing to the left or right of another,
     above or below it, and which of two is there; at most."""
     turns: Count = 1
-    """Questions of one conversation, at most; how many is drawn anew each time."""
+    """Questions of one conversation about a picture, at most; how many is drawn anew each time. About a video: one."""
     texts: Amount = 0
     """Conversations without a picture in a step; only with the objective "answers"."""
     mentions: Annotated[int, Interval(ge=3)] = 14
@@ -76,7 +76,8 @@ class Scenes:
     kinds: tuple[QuestionKind, ...] = ()
     """Question kinds that are asked; empty: all. A picture that none of them fits is asked all."""
     first: tuple[QuestionKind, ...] = ()
-    """Question kinds that are asked first of what they fit; others are drawn, up to `questions_per_picture`."""
+    """Question kinds that are asked of every picture that they fit, in this order and before others are drawn, as far
+    as `questions_per_picture` goes; empty: all are drawn."""
     only_shapes: bool = False
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""
