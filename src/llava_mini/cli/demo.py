@@ -6,13 +6,17 @@ from llava_mini.cli import options
 
 QUESTIONS = {
     "shapes.png": (
-        "How many shapes are there?",
         "What shape is the red object?",
         "What colour is the square?",
         "Is the circle to the left of the square?",
         "Is the square to the left of the circle?",
     ),
-    "counting.png": ("What shape is this?", "What color are the stars?", "What color is the background?"),
+    "counting.png": (
+        "How many shapes are there?",
+        "What shape is this?",
+        "What color are the stars?",
+        "What color is the background?",
+    ),
     "apple.png": (
         "Is there an apple in the picture?",
         "Is there a banana in the picture?",
