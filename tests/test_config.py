@@ -21,6 +21,14 @@ from llava_mini.errors import ConfigError
         ({"compression_heads": 5, "compression_first": False}, "compression_heads (5) must divide the width (32)"),
         ({"compression_size": 5}, "compression_size is 5; the tower gives only 4 patches a side"),
         (
+            {"memory_words": -1},
+            "memory_words is -1, compression 'query'; it must be at least 0, and 0 where nothing is compressed",
+        ),
+        (
+            {"memory_words": 5, "compression": "none"},
+            "memory_words is 5, compression 'none'; it must be at least 0, and 0 where nothing is compressed",
+        ),
+        (
             {"projector_classes": 3, "projector_class_channels": 49},
             "projector_class_channels is 49; the tower is 48 wide",
         ),

@@ -22,6 +22,7 @@ TEXT = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
 EMBEDDED: dict[str, Any] = {
     "compression_attention": "plain",
     "compression_key_norm": True,
+    "memory_words": 14,
     "fuse_compressed": False,
     "fusion_residual": True,
     "projector_classes": 5,
@@ -77,6 +78,8 @@ def tiny_model(seed: int = 0, *, attention: str = "sdpa", **changes: Any) -> Lla
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.12)
+        if model.model.word_memory is not None:
+            model.model.word_memory.words.normal_()
     return model.eval()
 
 

@@ -1,10 +1,11 @@
-"""Which part of a model knows what a picture shows: its vision token, a fused word, or its answer.
+"""Which part of a model knows what a picture shows, and which of them the answer is made of.
 
 Of each naming question: the known name nearest to the vision token; the one nearest to what pre-fusion adds to the last
-word of "What do you see in the picture", without the scale that training learns beside it and throws away; the answer.
-The first two choose out of a list, which has a right name for so many (*listed*), the answer may say anything. Words
-read the patches and not the token, so neither stands before the other. Percent right (95 %) / with another's picture,
-of development scenes and of the benchmark's photographs, whole ones and those cut out on white.
+word of "What do you see in the picture", without the scale that training learns beside it and throws away; the answer;
+the answer with words that have not read the picture. The first two choose out of a list, which has a right name for so
+many (*listed*), an answer may say anything. Percent right (95 %) / with another's picture. At last the answer with the
+vision token of another picture beside the words that have read this one: percent that say what this one shows / what
+the other does. Of development scenes and of the benchmark's photographs, whole ones and those cut out on white.
 
     python tools/known_names.py data/sources embedded runs/mine/model
 """
@@ -12,6 +13,7 @@ of development scenes and of the benchmark's photographs, whole ones and those c
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,20 +39,40 @@ BATCH = 24
 _READ = Mention("picture", lead="What do you see in the", joined=True)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read of one picture and its question."""
+
+    token: str
+    """The name nearest to the vision token."""
+    word: str
+    """The name nearest to a fused word."""
+    answer: str
+    unfused: str
+    """The answer with words that have not read the picture."""
+    swapped: str
+    """The answer with the vision token of another picture."""
+
+
 @torch.no_grad()
 def read_names(
-    assistant: Assistant, questions: Sequence[str], shown: Sequence[Media], table: WordTable
-) -> Iterator[tuple[str, str, str]]:
-    """Read each picture in three ways: the name nearest to its token, the one nearest to the word, the answer."""
+    assistant: Assistant, questions: Sequence[str], shown: Sequence[Media], others: Sequence[Media], table: WordTable
+) -> Iterator[Reading]:
+    """Read each picture; the other one lends its vision token."""
     rows = grounding_batch([[_READ]] * BATCH, table, assistant.processor.tokenizer, random.Random(0))
     for start in range(0, len(shown), BATCH):
-        some = shown[start : start + BATCH]
-        prefix = VisionPrefix.concatenate([assistant.encode(one) for one in some])
+        asked, some = questions[start : start + BATCH], shown[start : start + BATCH]
+        prefix, other = (
+            VisionPrefix.concatenate([assistant.encode(one) for one in media[start : start + BATCH]])
+            for media in (shown, others)
+        )
         words = {name: rows[name][: len(some)] for name in ("input_ids", "attention_mask")}
         row, column = rows["mentions"][: len(some)].T
         fused = added_to_words(assistant.model.model, prefix, words)[row, column]
-        said = answer(assistant, questions[start : start + BATCH], some, prefix, 16)
-        yield from zip(_nearest(prefix.tokens.mean(1), table), _nearest(fused, table), said, strict=True)
+        forms = (prefix, replace(prefix, states=[]), replace(prefix, tokens=other.tokens))
+        said = [answer(assistant, asked, some, form, 16) for form in forms]
+        for read in zip(_nearest(prefix.tokens.mean(1), table), _nearest(fused, table), *said, strict=True):
+            yield Reading(*read)
 
 
 def _nearest(vectors: Tensor, table: WordTable) -> list[str]:
@@ -71,28 +93,36 @@ def main(sources: Path, folders: Sequence[str]) -> None:
         "photographs": ([item for item in photos.items if item.kind != "stamps"], photos.media),
         "cut out": ([item for item in photos.items if item.kind == "stamps"], photos.media),
     }
-    print(f"| names out of {len(names)} | n | listed | vision token | word | answer |\n|---|---|---|---|---|---|")
+    print(f"| names out of {len(names)} | n | listed | vision token | word | answer | unread words | another's token |")
+    print("|---|---|---|---|---|---|---|---|")
     for folder in folders:
         assistant = Assistant.load(None if folder == EMBEDDED else folder, device="cpu", dtype="float32")
         embedded = embed_words(names, assistant.model.word_embeddings, assistant.processor.tokenizer)
         table = WordTable(tuple(names), F.normalize(embedded, dim=-1))
         for which, (items, media) in asked.items():
             listed = sum(any(item.is_right(_say(name)) for name in names) for item in items)
-            questions, shown = [item.question for item in items], [media[item.picture] for item in items]
-            half = len(shown) // 2  # neighbours may show the same thing
-            own = read_names(assistant, questions, shown, table)
-            other = read_names(assistant, questions, [*shown[half:], *shown[:half]], table)
-            cells = [
-                _told([item.is_right(one) for item, one in zip(items, said, strict=True)], items, without)
-                for said, without in zip(zip(*own, strict=True), zip(*other, strict=True), strict=True)
-            ]
-            print(f"| {folder}: {which} | {len(items)} | {listed} | {' | '.join(cells)} |", flush=True)
+            row = _row(assistant, items, media, table)
+            print(f"| {folder}: {which} | {len(items)} | {listed} | {row} |", flush=True)
 
 
-def _told(right: Sequence[bool], items: Sequence[Item], without: Sequence[str]) -> str:
-    low, high = wilson(sum(right), len(right))
-    blind = sum(item.is_right(one) for item, one in zip(items, without, strict=True)) / len(items)
-    return f"{100 * sum(right) / len(right):.0f} ({100 * low:.0f}–{100 * high:.0f}) / {100 * blind:.0f}"
+def _row(assistant: Assistant, items: Sequence[Item], media: Sequence[Media], table: WordTable) -> str:
+    questions, shown = [item.question for item in items], [media[item.picture] for item in items]
+    half = len(shown) // 2  # neighbours may show the same thing
+    others, other_items = [*shown[half:], *shown[:half]], [*items[half:], *items[:half]]
+    own = list(read_names(assistant, questions, shown, others, table))
+    blind = list(read_names(assistant, questions, others, shown, table))
+    cells = []
+    for part in ("token", "word", "answer", "unfused"):
+        right = [item.is_right(getattr(one, part)) for item, one in zip(items, own, strict=True)]
+        low, high = wilson(sum(right), len(right))
+        without = _percent(items, [getattr(one, part) for one in blind])
+        cells.append(f"{100 * sum(right) / len(right):.0f} ({100 * low:.0f}–{100 * high:.0f}) / {without:.0f}")
+    swapped = [one.swapped for one in own]
+    return " | ".join([*cells, f"{_percent(items, swapped):.0f} / {_percent(other_items, swapped):.0f}"])
+
+
+def _percent(items: Sequence[Item], said: Sequence[str]) -> float:
+    return 100 * sum(item.is_right(one) for item, one in zip(items, said, strict=True)) / len(items)
 
 
 if __name__ == "__main__":

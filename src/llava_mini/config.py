@@ -64,6 +64,9 @@ class LlavaMiniConfig(PreTrainedConfig):
     compression_key_norm: bool = False
     """Plain form only: normalise and scale the scores (ours; the paper's equation has neither)."""
 
+    memory_words: int = 0
+    """> 0: so many words that a compressed vision token is drawn to (ours); not with compression "none"."""
+
     fusion_layers: int = 4
     """N_fusion, pre-fusion layers of the same kind as the language model's (section 4.2). 0: no pre-fusion."""
     fuse_compressed: bool = True
@@ -104,6 +107,11 @@ class LlavaMiniConfig(PreTrainedConfig):
     def _check(self) -> None:
         if self.compression_size < 1:
             raise ConfigError(f"compression_size is {self.compression_size}; it must be at least 1")
+        if self.memory_words < 0 or (self.memory_words and self.compression == "none"):
+            raise ConfigError(
+                f"memory_words is {self.memory_words}, compression {self.compression!r}; it must be at least 0, and 0 "
+                "where nothing is compressed"
+            )
         if self.frame_memory_mb < 1:
             raise ConfigError(f"frame_memory_mb is {self.frame_memory_mb}; it must be at least 1")
         if self.tiles < 1:

@@ -55,15 +55,15 @@ def write_result(folder: Path, name: str, *, right: float, n: int = 10) -> None:
 def test_forms_are_told_beside_each_other_each_seed_with_its_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare_forms, "work", lambda changes: (len(changes), 7.5, 5.25))
+    monkeypatch.setattr(compare_forms, "work", lambda changes: (changes.get("fusion_layers", 4), 7.5, 5.25))
     write_result(tmp_path, "compare-one-token-0", right=0.7)
     write_result(tmp_path, "compare-mini-1", right=0.6)
     write_result(tmp_path, "compare-mini-0", right=0.5)
     compare_forms.main(tmp_path)
     _, _, mini, one_token = printed(capsys)
-    assert mini.startswith("| one token by queries, with pre-fusion: LLaVA-Mini | 0 | 7.5 | 5.2 |")
+    assert mini.startswith("| one token by queries, with pre-fusion: LLaVA-Mini | 4 | 7.5 | 5.2 |")
     assert mini.endswith("| 50.0 (40–60) | 60.0 (50–70) | 30.0 | 25.0 | 55 (30) |")
-    assert one_token.startswith("| one token by queries, without pre-fusion | 1 |")
+    assert one_token.startswith("| one token by queries, without pre-fusion | 0 |")
     assert one_token.endswith("| 70.0 (60–80) | – | 30.0 | 25.0 | 70 (30) |")
 
 

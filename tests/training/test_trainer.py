@@ -28,7 +28,8 @@ from llava_mini.data.readers import DataFile
 from llava_mini.data.scenes import SHAPES, Scene, SceneObject
 from llava_mini.errors import ConfigError, DataError, ModelError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
-from llava_mini.training.alignment import WordTable
+from llava_mini.model.word_memory import STRENGTH
+from llava_mini.training.alignment import WordTable, embed_words
 from llava_mini.training.grounding import FACT_WORDS, MentionReader, WordGrounding
 from llava_mini.training.lora import take_over_lora
 from llava_mini.training.objectives import Answers
@@ -37,7 +38,7 @@ from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stage_setup import build_collator, build_objective, open_data, take_share
 from llava_mini.training.stages import PARTS, Embedded, Files, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
-from llava_mini.training.workshop import Drawn, Workshop, begin_projector, begin_silence, open_workshop
+from llava_mini.training.workshop import Drawn, Workshop, begin_memory, begin_projector, begin_silence, open_workshop
 
 _WORDS = tuple(dict.fromkeys(["cat", "star", *chain(*FACT_WORDS.values())]))
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
@@ -118,6 +119,27 @@ def workshop(tmp_path: Path) -> Workshop:
     data = PreparedScenes(scenes) if scenes.exists() else made_scenes(scenes)
     drawn = Drawn(data, table, ["cat", "star", "cat", "red", "blue"], ("cat", "dog", "apple"))
     return Workshop(model, tiny_processor(model.config), drawn=drawn)
+
+
+def test_an_empty_word_memory_is_filled_with_names_and_kept_with_what_learned(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    memory = shop.model.model.word_memory
+    assert memory is not None
+    filled = memory.words.clone()
+    begin_memory(shop)
+    assert torch.equal(memory.words, filled)  # a trained one stays
+    memory.words.zero_()
+    run(recipe_of(replace(_STAGE2, learning_rates={"memory": 1e-2, "lora": 1e-3})), shop, tmp_path / "run")
+    names = sorted({"cat", "dog", "apple", "red", "blue", *SHAPES})
+    words = embed_words(names, shop.model.word_embeddings, shop.processor.tokenizer)
+    assert torch.allclose(memory.words, torch.nn.functional.normalize(words, dim=-1))
+    kept = load_file(tmp_path / "run" / "adapter.safetensors")
+    assert torch.equal(kept["model.word_memory.words"], memory.words.half())
+    assert abs(kept["model.word_memory.strength"].item() - STRENGTH) > 1e-3
+    memory.words.zero_()
+    assert shop.drawn is not None
+    with pytest.raises(ConfigError, match="memory_words is 14, but there are 15 names; give that, or 0"):
+        begin_memory(replace(shop, drawn=replace(shop.drawn, names=(*shop.drawn.names, "bus"))))
 
 
 @pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _GROUND, _STAGE2], ids=lambda stage: stage.name)
@@ -380,37 +402,28 @@ def test_a_stage_may_learn_from_shapes_alone(tmp_path: Path) -> None:
             open_data(other, shop, build_collator(other, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
 
 
-def test_a_share_of_the_scenes_may_be_those_with_things_to_compare(tmp_path: Path) -> None:
+def test_kinds_of_scenes_are_drawn_as_often_as_asked_for(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     assert shop.drawn is not None
     rows = json.loads((tmp_path / "scenes" / "shard-0000.json").read_text())
     for place, row in enumerate(rows):
-        one = row["scene"]["objects"][0]
-        row["scene"]["objects"] = [{**one, "name": "cat"}, {**one, "name": "dog"}] if place in (1, 6) else [one]
+        row["scene"]["kind"] = "pair" if place in (1, 6) else "single"
     (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
     shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
-    for share, held_out, several in ((0.0, 0, 0.25), (0.5, 0, 0.625), (0.5, 2, 7 / 12)):
-        stage = replace(_GROUND, data=Scenes(2, several=share, held_out=held_out))
+
+    def drawn(held_out: int = 0, **kinds: float) -> list[int]:
+        stage = replace(_GROUND, data=Scenes(2, scene_kinds=kinds, held_out=held_out))  # type: ignore[arg-type]
         mixture, _ = open_data(stage, shop, build_collator(stage, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
         assert isinstance(mixture, Mixture)
-        drawn = [mixture.at(position).index for position in range(mixture.epoch_length)]
-        assert set(drawn) == set(range(8 - held_out))
-        assert sum(index in (1, 6) for index in drawn) / len(drawn) == pytest.approx(several)
-    shapes = replace(_GROUND, data=Scenes(2, several=0.5, only_shapes=True))
-    for place in (0, 1):
-        for one in rows[place]["scene"]["objects"]:
-            one["kind"] = "shape"
-    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
-    shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
-    mixture, _ = open_data(shapes, shop, build_collator(shapes, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
-    assert isinstance(mixture, Mixture)
-    assert {mixture.at(position).index for position in range(8)} == {0, 1}
-    for row in rows:
-        row["scene"]["objects"] = row["scene"]["objects"][:1]
-    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
-    alone = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
-    with pytest.raises(ConfigError, match=r"'ground': several is 0.5, but none of its 6 scenes shows two"):
-        open_data(stage, alone, build_collator(stage, alone, 0), 0, Skipped(tmp_path / "skipped", 0))
+        return [mixture.at(position).index for position in range(mixture.epoch_length)]
+
+    assert sorted(drawn()) == list(range(8))
+    assert sum(index in (1, 6) for index in drawn(single=2, pair=6)) == 6
+    assert set(drawn(pair=1, single=0)) == {1, 6}
+    assert 1 in drawn(held_out=2, pair=1, single=1)
+    assert not {6, 7}.intersection(drawn(held_out=2, pair=1, single=1))
+    with pytest.raises(ConfigError, match=r"'ground': scene_kinds asks for 'count', but none of its 8 scenes"):
+        drawn(pair=1, count=1)
 
 
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:

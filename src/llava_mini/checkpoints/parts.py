@@ -25,7 +25,9 @@ from llava_mini.errors import ModelError
 from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
-_FRESH = ("model.compressor.", "model.multi_modal_projector.", "model.projector_norm.", "model.pre_fusion.")
+_FRESH = tuple(
+    f"model.{part}." for part in ("compressor", "word_memory", "multi_modal_projector", "projector_norm", "pre_fusion")
+)
 _LAYERS, _FUSION = "model.language_model.layers.", "model.pre_fusion.decoder.layers."
 
 

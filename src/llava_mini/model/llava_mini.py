@@ -23,6 +23,7 @@ from llava_mini.model.projector import RMSNorm, build_projector
 from llava_mini.model.splice import check_frames, check_room, count_frames, join_tiles, pack, place
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.model.vision_tower import VisionTower
+from llava_mini.model.word_memory import WordMemory
 
 
 class Fused(NamedTuple):
@@ -45,6 +46,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         self.vision_tower = VisionTower(config.vision, config.vision_feature_layer)
         self.compressor = build_compressor(config)
         self.multi_modal_projector = build_projector(config)
+        self.word_memory = WordMemory(config.memory_words, width) if config.memory_words else None
         self.projector_norm = RMSNorm(width) if config.projector_norm else None
         self.pre_fusion = (
             ModalityPreFusion(config.text, config.fusion_layers, residual=config.fusion_residual)
@@ -177,7 +179,12 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         return projected if self.projector_norm is None else self.projector_norm(projected)
 
     def _compress(self, features: Tensor, projected: Tensor) -> Tensor:
-        """Compress `(R, P, N², ·)` features or projected patches; all tiles together, not the whole picture."""
+        """Compress `(R, P, N², ·)` features or projected patches, and draw what comes out to words if there are any."""
+        tokens = self._gather(features, projected)
+        return tokens if self.word_memory is None else self.word_memory(tokens)
+
+    def _gather(self, features: Tensor, projected: Tensor) -> Tensor:
+        """Compress all tiles together, not the whole picture."""
         if self.compressor is None:
             return projected.flatten(1, 2)
         if self.config.compression_first:

@@ -12,6 +12,7 @@ from llava_mini.model.compression import MultiHeadQueryCompressor, QueryCompress
 from llava_mini.model.positions import sincos_grid
 from llava_mini.model.pre_fusion import ModalityPreFusion
 from llava_mini.model.projector import RMSNorm, SemanticProjector
+from llava_mini.model.word_memory import SHARPNESS, STRENGTH, WordMemory
 
 
 class LlavaMiniPreTrainedModel(PreTrainedModel):
@@ -38,6 +39,10 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
         if isinstance(module, SemanticProjector):
             init.zeros_(module.mean)
             init.ones_(module.std)
+        if isinstance(module, WordMemory):
+            init.zeros_(module.words)
+            init.constant_(module.sharpness, SHARPNESS)
+            init.constant_(module.strength, STRENGTH)
         if isinstance(module, RMSNorm):
             init.constant_(module.weight, self.config.text.initializer_range)
 

@@ -117,7 +117,7 @@ def _is_vicuna(config: LlavaMiniConfig) -> bool:
 
 def _all_tokens(config: LlavaMiniConfig) -> LlavaMiniConfig:
     """Return the configuration of LLaVA-v1.5 on the same parts."""
-    changed = config.to_dict() | {"compression": "none", "fusion_layers": 0}
+    changed = config.to_dict() | {"compression": "none", "memory_words": 0, "fusion_layers": 0}
     return LlavaMiniConfig.from_dict(changed)
 
 
@@ -185,7 +185,9 @@ class _Counted:
         return {
             "vision": _bytes(self.core.vision_tower),
             "projector": _bytes(self.core.multi_modal_projector),
-            "compression": 0 if self.core.compressor is None else _bytes(self.core.compressor),
+            "compression": sum(
+                _bytes(part) for part in (self.core.compressor, self.core.word_memory) if part is not None
+            ),
             "pre_fusion": 0 if self.core.pre_fusion is None else _bytes(self.core.pre_fusion),
             "llm": layers + _bytes(self.model.lm_head),
         }

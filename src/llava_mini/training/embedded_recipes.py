@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from llava_mini.data.answers import QuestionKind
+from llava_mini.data.layouts import SceneKind
 from llava_mini.training.stages import Embedded, Recipe, Scenes, Stage
 
 _CAPTIONS: tuple[QuestionKind, ...] = ("caption", "name")
@@ -21,10 +22,12 @@ _ANSWERS = Scenes(
     imagined=0.35,
     photographs=0.8,
 )
+_TO_COMPARE: dict[SceneKind, float] = {"single": 18, "shapes": 27, "pair": 30, "count": 5, "mixed": 20}
+"""Where claims are learned, three scenes of four show two things that can be compared."""
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: warm-ups around the paper's two stages, the second in six parts."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in seven parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -113,14 +116,22 @@ def embedded() -> Recipe:
                 "claims",
                 "grounding",
                 {"pre_fusion": 3e-4, "projector": 1e-5, "helper": 1e-3},
-                Scenes(12, mentions=10, pairs=4, claims=8, imagined=0.15, photographs=0.5, several=0.6),
+                Scenes(12, mentions=10, pairs=4, claims=8, imagined=0.15, photographs=0.5, scene_kinds=_TO_COMPARE),
                 steps=1300,
             ),
             Stage(
                 "answers-to-claims",
                 "answers",
                 {"pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
-                replace(_ANSWERS, questions_per_picture=3, relations=2, sides=3, claims=6, imagined=0.3, several=0.5),
+                replace(
+                    _ANSWERS,
+                    questions_per_picture=3,
+                    relations=2,
+                    sides=3,
+                    claims=6,
+                    imagined=0.3,
+                    scene_kinds=_TO_COMPARE,
+                ),
                 steps=1000,
                 lora_rank=32,
                 grounding_weight=0.3,
@@ -140,10 +151,47 @@ def embedded() -> Recipe:
                     pairs=2,
                     claims=2,
                     imagined=0.3,
-                    several=0.15,
+                    scene_kinds={"single": 32, "shapes": 22, "pair": 21, "count": 10, "mixed": 15},
                     first=("name", "count"),
                 ),
                 steps=400,
+                lora_rank=32,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "counts",
+                "grounding",
+                {"pre_fusion": 3e-4, "helper": 1e-3},
+                Scenes(
+                    16,
+                    mentions=10,
+                    pairs=1,
+                    claims=1,
+                    imagined=0.1,
+                    photographs=0.5,
+                    scene_kinds={"single": 5, "shapes": 25, "pair": 15, "count": 45, "mixed": 10},
+                ),
+                steps=500,
+            ),
+            Stage(
+                "recall",
+                "answers",
+                {"memory": 1e-2, "pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                replace(
+                    _ANSWERS,
+                    pictures=11,
+                    videos=1,
+                    questions_per_picture=2,
+                    relations=0,
+                    sides=1,
+                    mentions=10,
+                    pairs=1,
+                    claims=1,
+                    imagined=0.3,
+                    scene_kinds={"single": 38, "shapes": 17, "pair": 15, "count": 20, "mixed": 10},
+                    first=("name", "count"),
+                ),
+                steps=380,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),
@@ -151,7 +199,7 @@ def embedded() -> Recipe:
     )
 
 
-COMPARED: dict[str, tuple[str, dict[str, object]]] = {
+_FORMS: dict[str, tuple[str, dict[str, object]]] = {
     "compare-mini": ("one token by queries, with pre-fusion: LLaVA-Mini", {}),
     "compare-plain": ("one token by queries, with pre-fusion, without grounding", {}),
     "compare-average": ("one token by average pooling, with pre-fusion", {"compression": "average"}),
@@ -159,6 +207,7 @@ COMPARED: dict[str, tuple[str, dict[str, object]]] = {
     "compare-more-tokens": ("16 tokens without pre-fusion, more work", {"fusion_layers": 0, "compression_size": 4}),
     "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
 }
+COMPARED = {name: (summary, {"memory_words": 0, **changes}) for name, (summary, changes) in _FORMS.items()}
 """The forms: what `--list` says of each, and how its configuration differs from the embedded model's."""
 _GROUNDED = ("compare-mini", "compare-average")
 

@@ -32,7 +32,7 @@ from llava_mini.training.stage_setup import (
 )
 from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
-from llava_mini.training.workshop import Workshop, begin_lookup, begin_projector, begin_silence
+from llava_mini.training.workshop import Workshop, begin_lookup, begin_memory, begin_projector, begin_silence
 
 _SKIPPED = "skipped.jsonl"
 
@@ -68,6 +68,7 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
     if fresh:
         begin_projector(workshop)
+    begin_memory(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
     helper: dict[str, Tensor] = {}
     for stage in recipe.stages:
@@ -211,7 +212,7 @@ def _same_precision(recipe: Recipe) -> None:
 def _is_trained(name: str, recipe: Recipe) -> bool:
     parts = {part for stage in recipe.stages for part in stage.learning_rates}
     if isinstance(recipe.start, Embedded):
-        parts |= {"projector", "compression", "pre_fusion", "lora"}
+        parts |= {"projector", "compression", "memory", "pre_fusion", "lora"}
     return part_of(name) in parts
 
 

@@ -1,6 +1,7 @@
 """What a stage needs before it can run: its seed, its share of a step, its loss, its batches, what they come from."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from llava_mini.data.collator import ExampleCollator, Skipped
+from llava_mini.data.layouts import SceneKind
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
-from llava_mini.data.relations import only_ones
+from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import SHAPES
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.chat import read_template
@@ -147,7 +149,7 @@ def open_data(
     """Return what the stage learns from, and what is held out.
 
     Raises:
-        ConfigError: when nothing would be left to learn from, or nothing has the things that `several` asks for.
+        ConfigError: when nothing would be left to learn from, or no scene is of a kind that `scene_kinds` asks for.
     """
     if isinstance(collator, ExampleCollator):
         assert isinstance(stage.data, Files)
@@ -167,16 +169,21 @@ def open_data(
         )
     held = [scenes[index] for index in shown[count:]]
     learned = [(shown[:count], 1.0)]
-    if share := stage.data.several:
-        several = sorted({*shown[:count]}.intersection(scenes.find(lambda scene: len(only_ones(scene)) > 1)))
-        if not several:
+    if shares := {kind: share for kind, share in stage.data.scene_kinds.items() if share}:
+        places = {kind: _of_kind(kind, scenes, shown[:count]) for kind in shares}
+        if empty := [kind for kind, found in places.items() if not found]:
             raise ConfigError(
-                f"stage {stage.name!r}: several is {share}, but none of its {count} scenes shows two things to "
-                "compare; set it to 0, or draw more with 'llava-mini data scenes'"
+                f"stage {stage.name!r}: scene_kinds asks for {empty[0]!r}, but none of its {count} scenes is of that "
+                "kind; leave it out, or draw more with 'llava-mini data scenes'"
             )
-        learned.append((several, share / (1 - share) * count / len(several)))
+        whole = sum(shares.values())
+        learned = [(found, shares[kind] / whole * count / len(found)) for kind, found in places.items()]
     files = [(torch.utils.data.Subset(scenes, places), weight) for places, weight in learned]
     return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]
+
+
+def _of_kind(kind: SceneKind, scenes: PreparedScenes, among: Sequence[int]) -> list[int]:
+    return sorted({*among}.intersection(scenes.find(lambda scene: scene.kind == kind)))
 
 
 def _drawn(stage: Stage, workshop: Workshop) -> Drawn:

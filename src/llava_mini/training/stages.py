@@ -14,12 +14,14 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from llava_mini.data.answers import QuestionKind
+from llava_mini.data.layouts import SceneKind
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 
 PARTS: dict[str, tuple[str, ...]] = {
     "projector": ("model.multi_modal_projector", "model.projector_norm"),
     "compression": ("model.compressor",),
+    "memory": ("model.word_memory",),
     "pre_fusion": ("model.pre_fusion",),
     "language_model": ("model.language_model",),
     "head": ("lm_head",),
@@ -41,6 +43,12 @@ def _can_be_shuffled(count: int) -> int:
     if count == 1:
         raise PydanticCustomError("alone", "Input should be 0 or at least 2: one scene has no other's picture")
     return count
+
+
+def _not_all_zero(shares: dict[SceneKind, float]) -> dict[SceneKind, float]:
+    if shares and not any(shares.values()):
+        raise PydanticCustomError("nothing", "Input should give one kind a weight above 0")
+    return shares
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,9 @@ class Scenes:
     only_shapes: bool = False
     """Learn from the scenes that show nothing but shapes, and call nothing else absent: there is little to know. Not
     with videos or imagined classes, which show other things."""
-    several: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of scenes that are drawn from those with two things or more that are alone of their name, so that they can
-    be compared; the others are drawn from all."""
+    scene_kinds: Annotated[dict[SceneKind, Weight], AfterValidator(_not_all_zero)] = field(default_factory=dict)
+    """How much of each kind of scene is drawn, beside the others: a thing alone, shapes, pairs, copies to count,
+    mixtures; an absent kind is left out. Empty: all as they come."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
     """So many of the last scenes that it might learn from are measured instead, with their own pictures and with
     others'; not 1."""

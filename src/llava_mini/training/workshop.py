@@ -121,6 +121,23 @@ def begin_projector(workshop: Workshop) -> None:
 
 
 @torch.no_grad()
+def begin_memory(workshop: Workshop) -> None:
+    """Fill an empty word memory with the names of all that drawn scenes can show, and of the tower's classes.
+
+    Raises:
+        ConfigError: when it has room for more or fewer.
+    """
+    drawn, memory = workshop.drawn, workshop.model.model.word_memory
+    if drawn is None or memory is None or bool(memory.words.any()):
+        return
+    names = sorted({*drawn.names, *drawn.class_names, *SHAPES})
+    if len(names) != len(memory.words):
+        raise ConfigError(f"memory_words is {len(memory.words)}, but there are {len(names)} names; give that, or 0")
+    words = embed_words(names, workshop.model.word_embeddings, workshop.processor.tokenizer)
+    memory.words.copy_(F.normalize(words, dim=-1))
+
+
+@torch.no_grad()
 def begin_lookup(workshop: Workshop) -> None:
     """Start pre-fusion's first layer with words that look at their like among the patches, aligned by now."""
     drawn, model = workshop.drawn, workshop.model
@@ -215,7 +232,7 @@ def _four_bit() -> dict[str, Any]:
         raise TrainingError("start.four_bit needs bitsandbytes: pip install bitsandbytes") from error
     from transformers import BitsAndBytesConfig
 
-    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector", "pre_fusion"]
+    ours = ["lm_head", "vision_tower", "compressor", "word_memory", "multi_modal_projector", "pre_fusion"]
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
