@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from llava_mini import LlavaMiniConfig, LlavaMiniForConditionalGeneration, LlavaMiniModel, LlavaMiniProcessor
 from llava_mini.config import EfficientNetLiteConfig
 from llava_mini.model.positions import sincos_grid
+from llava_mini.model.word_memory import SHARPNESS, STRENGTH
 
 FORMS: dict[str, dict[str, Any]] = {
     "all_tokens": {"compression": "none", "fusion_layers": 0},
@@ -81,6 +82,17 @@ def test_weights_that_a_checkpoint_has_not_start_as_in_a_fresh_model(tmp_path: P
     else:
         assert torch.equal(loaded.pos_embed, before.pos_embed)
         assert 0.005 < loaded.query.std() < 0.05
+
+
+def test_a_folder_that_has_no_word_memory_yet_gets_an_empty_one(tmp_path: Path) -> None:
+    saved(tmp_path, **EMBEDDED)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "word_memory" not in name}
+    assert len(weights) - len(kept) == 3
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    memory = AutoModelForImageTextToText.from_pretrained(tmp_path).model.word_memory
+    assert not memory.words.any()
+    assert (memory.sharpness.item(), memory.strength.item()) == (SHARPNESS, STRENGTH)
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def tiny_model(seed: int = 0, *, attention: str = "sdpa", **changes: Any) -> Lla
             if parameter.ndim > 1:
                 parameter.normal_(std=0.12)
         if model.model.word_memory is not None:
-            model.model.word_memory.words.normal_()
+            words = model.model.word_memory.words
+            words.copy_(torch.nn.functional.normalize(words.normal_(), dim=-1))
     return model.eval()
 
 

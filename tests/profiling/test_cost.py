@@ -40,6 +40,9 @@ def test_weights_are_those_of_the_model() -> None:
     weights = FlopsOf(tiny_config()).weight_bytes()
     assert weights["first"]["llm"] == 2 * (3 * (4 * 32 * 32 - 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32) + 32 + 32 * 400)
     assert weights["llava"]["pre_fusion"] == 0
+    recalling = FlopsOf(tiny_config(memory_words=7)).weight_bytes()
+    assert recalling["first"]["compression"] - weights["first"]["compression"] == 2 * (7 * 32 + 2)
+    assert recalling["llava"]["compression"] == weights["llava"]["compression"]
     assert weights["released"]["vision"] > weights["first"]["vision"]  # a layer that nobody reads
 
 

@@ -114,6 +114,26 @@ def test_a_kind_of_question_that_there_is_not_is_refused() -> None:
         override(find_recipe("smoke"), settings=["stages.stage1.data.kinds=[captions]"])
 
 
+def test_kinds_of_scenes_are_set_one_by_one_and_taken_away_by_null() -> None:
+    def kinds(stage: str, *settings: str) -> dict[str, float]:
+        named = [f"stages.{stage}.data.scene_kinds.{setting}" for setting in settings]
+        data = next(one for one in override(find_recipe("embedded"), settings=named).stages if one.name == stage).data
+        return dict(data.scene_kinds)  # type: ignore[union-attr, arg-type]
+
+    assert kinds("stage2", "pair=2") == {"pair": 2}
+    whole = kinds("counts")
+    assert kinds("counts", "pair=null") == {kind: share for kind, share in whole.items() if kind != "pair"}
+    assert kinds("counts", *(f"{kind}=null" for kind in whole)) == {}
+    for setting, words in (
+        ("pairs=1", r"scene_kinds.pairs'; did you mean .*scene_kinds.pair\?"),
+        ("pair=-1", "pair is -1"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            kinds("counts", setting)
+    with pytest.raises(ConfigError, match="scene_kinds is .* give one kind a weight above 0"):
+        kinds("counts", *(f"{kind}=0" for kind in whole))
+
+
 def test_a_plan_of_scenes_counts_all_that_is_asked() -> None:
     settings = [f"stages.stage2.data.{key}" for key in ("pictures=4", "videos=2", "relations=5", "sides=2", "texts=1")]
     stage = override(

@@ -38,7 +38,15 @@ from llava_mini.training.run import run
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stage_setup import build_collator, build_objective, open_data, take_share
 from llava_mini.training.stages import PARTS, Embedded, Files, Pretrained, Recipe, Scenes, Stage, learn_only, part_of
-from llava_mini.training.workshop import Drawn, Workshop, begin_memory, begin_projector, begin_silence, open_workshop
+from llava_mini.training.workshop import (
+    Drawn,
+    Workshop,
+    begin_memory,
+    begin_projector,
+    begin_silence,
+    check_memory,
+    open_workshop,
+)
 
 _WORDS = tuple(dict.fromkeys(["cat", "star", *chain(*FACT_WORDS.values())]))
 _ALIGN = Stage("align", "alignment", {"projector": 1e-2, "compression": 1e-2}, Scenes(2, imagined=0.5), 3)
@@ -136,10 +144,25 @@ def test_an_empty_word_memory_is_filled_with_names_and_kept_with_what_learned(tm
     kept = load_file(tmp_path / "run" / "adapter.safetensors")
     assert torch.equal(kept["model.word_memory.words"], memory.words.half())
     assert abs(kept["model.word_memory.strength"].item() - STRENGTH) > 1e-3
-    memory.words.zero_()
+
+
+def test_a_memory_that_a_stage_teaches_must_be_there_and_fit(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    taught = recipe_of(_ALIGN, replace(_STAGE2, learning_rates={"memory": 1e-2, "lora": 1e-3}))
+    check_memory(taught, shop)
     assert shop.drawn is not None
-    with pytest.raises(ConfigError, match="memory_words is 14, but there are 15 names; give that, or 0"):
-        begin_memory(replace(shop, drawn=replace(shop.drawn, names=(*shop.drawn.names, "bus"))))
+    assert shop.model.model.word_memory is not None
+    shop.model.model.word_memory.words.zero_()
+    more = replace(shop, drawn=replace(shop.drawn, names=(*shop.drawn.names, "bus")))
+    without = replace(shop, model=tiny_model(**EMBEDDED | {"memory_words": 0}))
+    for other, words in (
+        (more, "memory_words is 14, but there are 15 names; give that, or 0 and stages.two.learning_rates.memory=null"),
+        (without, "memory_words is 0, but there are 14 names"),
+        (replace(without, drawn=None), "memory_words is 0, but only scenes bring names"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_memory(taught, other)
+        check_memory(recipe_of(_ALIGN), other)
 
 
 @pytest.mark.parametrize("stage", [_ALIGN, _STAGE1, _GROUND, _STAGE2], ids=lambda stage: stage.name)
@@ -421,8 +444,9 @@ def test_kinds_of_scenes_are_drawn_as_often_as_asked_for(tmp_path: Path) -> None
     assert sum(index in (1, 6) for index in drawn(single=2, pair=6)) == 6
     assert set(drawn(pair=1, single=0)) == {1, 6}
     assert 1 in drawn(held_out=2, pair=1, single=1)
-    assert not {6, 7}.intersection(drawn(held_out=2, pair=1, single=1))
-    with pytest.raises(ConfigError, match=r"'ground': scene_kinds asks for 'count', but none of its 8 scenes"):
+    assert 6 not in drawn(held_out=2, pair=1, single=1)
+    assert drawn(held_out=1, pair=1) == [1]  # of the kinds that are asked for, the last are held out
+    with pytest.raises(ConfigError, match=r"'ground': scene_kinds asks for 'count', but none of its 2 scenes"):
         drawn(pair=1, count=1)
 
 

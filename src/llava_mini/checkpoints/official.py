@@ -149,6 +149,7 @@ _RELEASED_FORM = {
     "compression_first": True,
     "compression_attention": "multi_head",
     "compression_heads": 8,
+    "memory_words": 0,
     "fuse_compressed": True,
     "fusion_residual": False,
     "projector_classes": 0,

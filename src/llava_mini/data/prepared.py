@@ -6,7 +6,7 @@ F frames · P parts · N² patches · d_v width.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -145,10 +145,11 @@ class PreparedScenes(Dataset[PreparedScene]):
         """P, parts a frame: 1, or of a picture in tiles its tiles and the whole."""
         return int(self._features[0].shape[1])
 
-    def find(self, fits: Callable[[Scene], bool]) -> list[int]:
-        """Return the indices of the scenes that fit."""
-        rows = (self._rows[shard][place].get("scene") for shard, place, _, _ in self._index)
-        return [index for index, row in enumerate(rows) if row is not None and fits(_scene(row))]
+    def known(self) -> Iterator[tuple[int, Scene]]:
+        """Give what each scene shows, with its index and without its features; videos are left out."""
+        for index, (shard, place, _, _) in enumerate(self._index):
+            if (row := self._rows[shard][place].get("scene")) is not None:
+                yield index, _scene(row)
 
     def __getitem__(self, index: int) -> PreparedScene:
         shard, place, start, end = self._index[index]

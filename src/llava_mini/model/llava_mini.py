@@ -1,4 +1,4 @@
-"""LLaVA-Mini: vision tower → compression → projector → pre-fusion → language model.
+"""LLaVA-Mini: vision tower → compression → projector (→ word memory) → pre-fusion → language model.
 
 Source: LLaVA-Mini, section 4, Figure 6; released order of the parts by default (docs/paper_vs_code.md).
 B batch · F frames of a row, R of all · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
@@ -46,8 +46,8 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         self.vision_tower = VisionTower(config.vision, config.vision_feature_layer)
         self.compressor = build_compressor(config)
         self.multi_modal_projector = build_projector(config)
-        self.word_memory = WordMemory(config.memory_words, width) if config.memory_words else None
         self.projector_norm = RMSNorm(width) if config.projector_norm else None
+        self.word_memory = WordMemory(config.memory_words, width) if config.memory_words else None
         self.pre_fusion = (
             ModalityPreFusion(config.text, config.fusion_layers, residual=config.fusion_residual)
             if config.fusion_layers
@@ -164,7 +164,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
     def _encode(self, features: Tensor, frames: Tensor) -> VisionPrefix:
         """Encode `(R, P, N², d_v)` features."""
         projected = self._project(features)
-        tokens = self._compress(features, projected)
+        tokens = self._vision_tokens(features, projected)
         states: list[LayerStates] = []
         if self.pre_fusion is not None:
             raster = join_tiles(projected, self.config.tiles)
@@ -178,12 +178,12 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         projected: Tensor = self.multi_modal_projector(features)
         return projected if self.projector_norm is None else self.projector_norm(projected)
 
-    def _compress(self, features: Tensor, projected: Tensor) -> Tensor:
-        """Compress `(R, P, N², ·)` features or projected patches, and draw what comes out to words if there are any."""
-        tokens = self._gather(features, projected)
+    def _vision_tokens(self, features: Tensor, projected: Tensor) -> Tensor:
+        """Compress `(R, P, N², ·)` features or projected patches, and draw the tokens to words if there is a memory."""
+        tokens = self._compress(features, projected)
         return tokens if self.word_memory is None else self.word_memory(tokens)
 
-    def _gather(self, features: Tensor, projected: Tensor) -> Tensor:
+    def _compress(self, features: Tensor, projected: Tensor) -> Tensor:
         """Compress all tiles together, not the whole picture."""
         if self.compressor is None:
             return projected.flatten(1, 2)

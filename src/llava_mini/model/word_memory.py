@@ -17,8 +17,8 @@ class WordMemory(nn.Module):
 
     t ← ‖t‖ · unit(t̂ + a · softmax(s · t̂ Wᵀ) W),  t̂ = t / ‖t‖; W: a word embedding of length 1 a row.
 
-    A token that resembles one word is drawn to it by a; one that resembles many about equally, hardly at all. An empty
-    memory, W = 0, changes nothing.
+    A token that resembles one word is drawn to it by a; one that resembles many, to what these have in common, which is
+    shorter but of real words not nothing. An empty memory, W = 0, changes nothing. Computed in fp32.
     """
 
     words: Tensor
@@ -26,21 +26,14 @@ class WordMemory(nn.Module):
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
         self.register_buffer("words", torch.zeros(words, width))
-        self.sharpness = nn.Parameter(torch.empty(1))
-        self.strength = nn.Parameter(torch.empty(1))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Forget the words, and start sharpness s and strength a."""
-        self.words.zero_()
-        self.sharpness.fill_(SHARPNESS)
-        self.strength.fill_(STRENGTH)
+        self.sharpness = nn.Parameter(torch.full((1,), SHARPNESS))
+        self.strength = nn.Parameter(torch.full((1,), STRENGTH))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens, `(…, d)`, drawn to words."""
-        said = F.normalize(tokens, dim=-1)
-        words = self.words.to(tokens)
-        recalled = (self.sharpness * said @ words.T).softmax(dim=-1) @ words
-        length = tokens.norm(dim=-1, keepdim=True)
-        return length * F.normalize(said + self.strength * recalled, dim=-1)
+        whole, words = tokens.float(), self.words.float()
+        length = whole.norm(dim=-1, keepdim=True)
+        said = whole / length.clamp(min=1e-12)
+        recalled = (self.sharpness.float() * said @ words.T).softmax(dim=-1) @ words
+        drawn: Tensor = length * F.normalize(said + self.strength.float() * recalled, dim=-1)
+        return drawn.to(tokens.dtype)

@@ -202,7 +202,7 @@ class _Counted:
 
     def released(self) -> dict[str, int]:
         projected = self.core._project(self.features)
-        tokens = self.core._compress(self.features, projected)
+        tokens = self.core._vision_tokens(self.features, projected)
         whole = [] if self.config.tiles == 1 else [projected[:, -1]]
         words = self.words.expand(self.question.frames, -1, -1)
         rows = torch.cat([join_tiles(projected, self.config.tiles), *whole, tokens, words], dim=1)
@@ -263,7 +263,7 @@ class _Counted:
         frames = self.question.frames
         projected = self.core._project(self.features)
         project = self._projector()
-        both = self._count(lambda: self.core._compress(self.features, projected), "compression", frames)
+        both = self._count(lambda: self.core._vision_tokens(self.features, projected), "compression", frames)
         tokens = _meta(frames, self.config.tokens_per_frame, self.config.vision.hidden_size)
         again = self._count(lambda: self.core._project(tokens), "again", frames) if self.config.compression_first else 0
         return {"projector": project + again, "compression": both - again}
@@ -321,7 +321,7 @@ def count_run(run: Callable[[], object]) -> int:
 
 
 def _bytes(module: torch.nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 def _meta(*shape: int) -> Tensor:

@@ -39,7 +39,8 @@ def measure_memory(
     for run in ready_variants(model, work, forms, asked):
         peak, (_, cache) = _peak(run.first_token, model.device)
         kept = run.kept_bytes / 1e6
-        weights = sum({p.data_ptr(): p.nbytes for p in run.model.parameters()}.values()) / 1e6
+        owned = run.model.state_dict().values()
+        weights = sum({tensor.data_ptr(): tensor.nbytes for tensor in owned}.values()) / 1e6
         sizes = (weights, peak / 1e6, kept, cache_bytes(cache) / 1e6)
         made.append(Memory(run.form, run.asked, *(round(size, 3) for size in sizes)))
     return made

@@ -152,7 +152,7 @@ def _released(core: Any, pixels: Tensor, text: Tensor) -> Tensor:
         projected = core._project(features)
         rows = [join_tiles(projected, core.config.tiles)]
         rows += [projected[:, -1]] if features.shape[1] > 1 else []
-        tokens = core._compress(features, projected)
+        tokens = core._vision_tokens(features, projected)
         rows += [tokens] if core.config.fuse_compressed and core.config.compression != "none" else []
         sequence = torch.cat([*rows, text], dim=1)
         out = core.pre_fusion.decoder(inputs_embeds=sequence, use_cache=False).last_hidden_state

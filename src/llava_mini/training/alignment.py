@@ -84,7 +84,7 @@ class PatchAlignment(nn.Module):
                 side; not a number where nothing is.
         """
         projected = self.model._project(vision_features[:, None])
-        tokens = self.model._gather(vision_features[:, None], projected)
+        tokens = self.model._compress(vision_features[:, None], projected)
         patches = self._scores(projected.flatten(0, 2))
         loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
         if self.model.compressor is not None:

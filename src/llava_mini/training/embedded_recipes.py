@@ -23,7 +23,7 @@ _ANSWERS = Scenes(
     photographs=0.8,
 )
 _TO_COMPARE: dict[SceneKind, float] = {"single": 18, "shapes": 27, "pair": 30, "count": 5, "mixed": 20}
-"""Where claims are learned, three scenes of four show two things that can be compared."""
+"""Where claims are learned, seven scenes of ten show two things that can be compared."""
 
 
 def embedded() -> Recipe:

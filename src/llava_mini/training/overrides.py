@@ -10,15 +10,16 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llava_mini.config import LlavaMiniConfig
+from llava_mini.data.layouts import SceneKind
 from llava_mini.data.readers import DataFile
 from llava_mini.errors import ConfigError
 from llava_mini.training.stages import PARTS, Embedded, Files, Parts, Pretrained, Recipe, Scenes, Stage
 
 _FIELDS = {key: kind for key, kind in LlavaMiniConfig.__annotations__.items() if "_config" not in key}
 """Of the model's configuration, without those of tower and language model, which are parts of their own."""
-_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(_FIELDS)}
+_OPEN = {"learning_rates": tuple(PARTS), "changes": tuple(_FIELDS), "scene_kinds": get_args(SceneKind)}
 """Tables that may grow, and the keys they may have."""
-_OPTIONAL = ("stages", "learning_rates")
+_OPTIONAL = ("stages", "learning_rates", "scene_kinds")
 """Tables whose entries may be left out, by null."""
 _OWN_FOLDERS = ("model", "adapter", "start")
 

@@ -123,8 +123,8 @@ def _quantised(model: nn.Module) -> int:
 
 
 def _measure(objective: nn.Module, batch: dict[str, Tensor]) -> tuple[float, float]:
-    """Return the operations of a step and the bytes that autograd keeps, parameters apart."""
-    owned = {parameter.untyped_storage()._cdata for parameter in objective.parameters()}
+    """Return the operations of a step and the bytes that autograd keeps, weights and buffers apart."""
+    owned = {tensor.untyped_storage()._cdata for tensor in (*objective.parameters(), *objective.buffers())}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # storages of the meta device are told apart as long as they live
 

@@ -32,7 +32,14 @@ from llava_mini.training.stage_setup import (
 )
 from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
-from llava_mini.training.workshop import Workshop, begin_lookup, begin_memory, begin_projector, begin_silence
+from llava_mini.training.workshop import (
+    Workshop,
+    begin_lookup,
+    begin_memory,
+    begin_projector,
+    begin_silence,
+    check_memory,
+)
 
 _SKIPPED = "skipped.jsonl"
 
@@ -65,16 +72,18 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     set_seed(recipe.seed)
     model = workshop.model
     check_lora(model, recipe.stages)
+    check_memory(recipe, workshop)
     fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
     if fresh:
         begin_projector(workshop)
-    begin_memory(workshop)
     looks_up = fresh and isinstance(recipe.start, Embedded) and recipe.start.lookup
     helper: dict[str, Tensor] = {}
     for stage in recipe.stages:
         set_seed(recipe.seed)  # what a stage draws hangs on no other: a run may begin with any of them
         if stage.lora_rank:
             add_lora(model, stage)
+        if "memory" in stage.learning_rates:
+            begin_memory(workshop)
         done = out / stage.name / "trained.safetensors"
         if looks_up and "pre_fusion" in stage.learning_rates:
             begin_lookup(workshop)

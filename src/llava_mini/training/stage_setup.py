@@ -1,7 +1,6 @@
 """What a stage needs before it can run: its seed, its share of a step, its loss, its batches, what they come from."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +8,7 @@ import torch
 from torch import nn
 
 from llava_mini.data.collator import ExampleCollator, Skipped
-from llava_mini.data.layouts import SceneKind
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
-from llava_mini.data.prepared import PreparedScenes
 from llava_mini.data.scenes import SHAPES
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.chat import read_template
@@ -158,8 +155,12 @@ def open_data(
         controls = example_controls(held_out, unpacked, stage.data.per_device, skipped) if held_out else {}
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
-    scenes = _drawn(stage, workshop).scenes
-    shown = scenes.find(lambda scene: scene.only_shapes) if stage.data.only_shapes else list(range(len(scenes)))
+    scenes, shares = _drawn(stage, workshop).scenes, {kind: one for kind, one in stage.data.scene_kinds.items() if one}
+    shown = {
+        index: scene.kind
+        for index, scene in scenes.known()
+        if (scene.only_shapes or not stage.data.only_shapes) and (scene.kind in shares or not shares)
+    }
     count = len(shown) - stage.data.held_out
     if count < 1:
         scenes_of = "scenes of only shapes" if stage.data.only_shapes else "scenes"
@@ -167,23 +168,20 @@ def open_data(
             f"stage {stage.name!r}: held_out is {stage.data.held_out}, but there are only {len(shown)} {scenes_of}; "
             "draw more with 'llava-mini data scenes'"
         )
-    held = [scenes[index] for index in shown[count:]]
-    learned = [(shown[:count], 1.0)]
-    if shares := {kind: share for kind, share in stage.data.scene_kinds.items() if share}:
-        places = {kind: _of_kind(kind, scenes, shown[:count]) for kind in shares}
-        if empty := [kind for kind, found in places.items() if not found]:
+    places = list(shown)
+    held = [scenes[index] for index in places[count:]]
+    learned = [(places[:count], 1.0)]
+    if shares:
+        of_kind = {kind: [index for index in places[:count] if shown[index] == kind] for kind in shares}
+        if empty := [kind for kind, found in of_kind.items() if not found]:
             raise ConfigError(
                 f"stage {stage.name!r}: scene_kinds asks for {empty[0]!r}, but none of its {count} scenes is of that "
                 "kind; leave it out, or draw more with 'llava-mini data scenes'"
             )
         whole = sum(shares.values())
-        learned = [(found, shares[kind] / whole * count / len(found)) for kind, found in places.items()]
+        learned = [(found, shares[kind] / whole * count / len(found)) for kind, found in of_kind.items()]
     files = [(torch.utils.data.Subset(scenes, places), weight) for places, weight in learned]
     return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]
-
-
-def _of_kind(kind: SceneKind, scenes: PreparedScenes, among: Sequence[int]) -> list[int]:
-    return sorted({*among}.intersection(scenes.find(lambda scene: scene.kind == kind)))
 
 
 def _drawn(stage: Stage, workshop: Workshop) -> Drawn:

@@ -56,6 +56,11 @@ class Drawn:
     """Questions without pictures and their answers, likewise."""
 
     @property
+    def nouns(self) -> tuple[str, ...]:
+        """Return the names of all that scenes and imagined classes can show, in order."""
+        return tuple(sorted({*self.names, *self.class_names, *SHAPES}))
+
+    @property
     def contents(self) -> dict[str, Contents]:
         """Return what is learned from, by kind: how many there are, and a digest of what is said of them."""
         found = {"scenes": Contents(len(self.scenes), self.scenes.digest)}
@@ -122,19 +127,31 @@ def begin_projector(workshop: Workshop) -> None:
 
 @torch.no_grad()
 def begin_memory(workshop: Workshop) -> None:
-    """Fill an empty word memory with the names of all that drawn scenes can show, and of the tower's classes.
-
-    Raises:
-        ConfigError: when it has room for more or fewer.
-    """
+    """Fill an empty word memory with the names of all that drawn scenes can show, and of the tower's classes."""
     drawn, memory = workshop.drawn, workshop.model.model.word_memory
     if drawn is None or memory is None or bool(memory.words.any()):
         return
-    names = sorted({*drawn.names, *drawn.class_names, *SHAPES})
-    if len(names) != len(memory.words):
-        raise ConfigError(f"memory_words is {len(memory.words)}, but there are {len(names)} names; give that, or 0")
-    words = embed_words(names, workshop.model.word_embeddings, workshop.processor.tokenizer)
+    words = embed_words(list(drawn.nouns), workshop.model.word_embeddings, workshop.processor.tokenizer)
     memory.words.copy_(F.normalize(words, dim=-1))
+
+
+def check_memory(recipe: Recipe, workshop: Workshop) -> None:
+    """Check that a memory that a stage teaches is there, and has or can be given words.
+
+    Raises:
+        ConfigError: for a stage that teaches a memory which is not there, or has room for more or fewer words.
+    """
+    stage = next((stage.name for stage in recipe.stages if "memory" in stage.learning_rates), None)
+    memory = workshop.model.model.word_memory
+    if stage is None or (memory is not None and bool(memory.words.any())):
+        return
+    wanted = 0 if workshop.drawn is None else len(workshop.drawn.nouns)
+    size = 0 if memory is None else len(memory.words)
+    if size != wanted or not size:
+        there = f"there are {wanted} names" if wanted else "only scenes bring names"
+        raise ConfigError(
+            f"memory_words is {size}, but {there}; give that, or 0 and stages.{stage}.learning_rates.memory=null"
+        )
 
 
 @torch.no_grad()
@@ -232,7 +249,7 @@ def _four_bit() -> dict[str, Any]:
         raise TrainingError("start.four_bit needs bitsandbytes: pip install bitsandbytes") from error
     from transformers import BitsAndBytesConfig
 
-    ours = ["lm_head", "vision_tower", "compressor", "word_memory", "multi_modal_projector", "pre_fusion"]
+    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector", "pre_fusion"]
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
