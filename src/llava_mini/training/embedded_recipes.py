@@ -191,7 +191,7 @@ def embedded() -> Recipe:
                     scene_kinds={"single": 38, "shapes": 17, "pair": 15, "count": 20, "mixed": 10},
                     first=("name", "count"),
                 ),
-                steps=380,
+                steps=260,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),
