@@ -65,13 +65,13 @@ def test_more_scenes_are_the_same_as_if_all_had_been_asked_for_at_once(tmp_path:
 def test_scenes_that_show_nothing_but_shapes_are_told_from_the_others(tmp_path: Path) -> None:
     made(tmp_path / "scenes", 40)
     scenes = PreparedScenes(tmp_path / "scenes")
-    chosen = scenes.find(lambda scene: scene.only_shapes)
+    chosen = {index for index, scene in scenes.known() if scene.only_shapes}
     assert 0 < len(chosen) < 40
     for index in range(40):
         kinds = {thing.kind for thing in scenes[index].known.objects}
         assert (kinds == {"shape"}) == (index in chosen)
     prepare_videos(tmp_path / "videos", tmp_path, count=2, tiles=1, encode=Tower())
-    assert PreparedScenes(tmp_path / "videos").find(lambda scene: True) == []
+    assert list(PreparedScenes(tmp_path / "videos").known()) == []
 
 
 def test_fewer_scenes_than_there_are_take_none_away(tmp_path: Path) -> None:
