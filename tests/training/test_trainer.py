@@ -446,8 +446,34 @@ def test_kinds_of_scenes_are_drawn_as_often_as_asked_for(tmp_path: Path) -> None
     assert 1 in drawn(held_out=2, pair=1, single=1)
     assert 6 not in drawn(held_out=2, pair=1, single=1)
     assert drawn(held_out=1, pair=1) == [1]  # of the kinds that are asked for, the last are held out
-    with pytest.raises(ConfigError, match=r"'ground': scene_kinds asks for 'count', but none of its 2 scenes"):
+    with pytest.raises(ConfigError, match=r"'ground': none of its 2 scenes is 'count', which scene_kinds or"):
         drawn(pair=1, count=1)
+
+
+def test_scenes_on_panoramas_are_drawn_as_often_as_asked_for(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    rows = json.loads((tmp_path / "scenes" / "shard-0000.json").read_text())
+    for place, row in enumerate(rows):
+        row["scene"]["kind"] = "count" if place % 2 else "single"
+        row["scene"]["behind"] = ["window"] if place in (0, 1) else []
+    (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
+    shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
+
+    def drawn(share: float | None, **kinds: float) -> list[int]:
+        stage = replace(_GROUND, data=Scenes(2, scene_kinds=kinds, on_panoramas=share))  # type: ignore[arg-type]
+        mixture, _ = open_data(stage, shop, build_collator(stage, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
+        assert isinstance(mixture, Mixture)
+        return [mixture.at(position).index for position in range(mixture.epoch_length)]
+
+    assert sorted(drawn(None)) == list(range(8))
+    assert set(drawn(1.0)) == {0, 1}
+    assert set(drawn(0.0)) == set(range(2, 8))
+    assert sum(index in (0, 1) for index in drawn(0.75)) == 6
+    assert set(drawn(1.0, count=1)) == {1}
+    assert sum(index == 1 for index in drawn(0.5, count=1)) == 2  # of the four that count
+    with pytest.raises(ConfigError, match="none of its 4 scenes is 'pair' on a panorama, which scene_kinds or on_pano"):
+        drawn(1.0, count=1, pair=1)
 
 
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:

@@ -215,7 +215,9 @@ def _colours(scene: Scene) -> list[Mention]:
 
 def _generic(scene: Scene) -> list[Mention]:
     """Read words that stand for the picture, its ground, or all things in it."""
-    mentions = [Mention("background", colour=scene.background)] if scene.background else []
+    mentions = []
+    if ground := scene.background:
+        mentions = [Mention("background", colour=ground), Mention("everything", colour=ground, lead="behind")]
     first = scene.objects[0]
     if len(scene.objects) == 1:
         mentions += [Mention(word, name=first.name, box=_only(scene.objects)) for word in _THIS]

@@ -41,7 +41,7 @@ _TO_COMPARE: dict[SceneKind, float] = {"single": 18, "shapes": 27, "pair": 30, "
 
 
 def embedded() -> Recipe:
-    """Make the embedded model: warm-ups around the paper's two stages, the second in seven parts."""
+    """Make the embedded model: warm-ups around the paper's two stages, the second in eight parts."""
     return Recipe(
         name="embedded",
         summary="the embedded model: warm-ups around the paper's two stages, drawn scenes and videos",
@@ -187,6 +187,41 @@ def embedded() -> Recipe:
                     scene_kinds={"single": 38, "shapes": 17, "pair": 15, "count": 20, "mixed": 10},
                 ),
                 steps=260,
+                lora_rank=32,
+                grounding_weight=0.3,
+            ),
+            Stage(
+                "panoramas",
+                "grounding",
+                {"pre_fusion": 3e-4, "helper": 1e-3},
+                Scenes(
+                    16,
+                    mentions=10,
+                    pairs=1,
+                    claims=1,
+                    imagined=0.05,
+                    photographs=0.5,
+                    scene_kinds={"single": 10, "shapes": 30, "pair": 12, "count": 35, "mixed": 13},
+                    on_panoramas=0.75,
+                ),
+                steps=1000,
+            ),
+            Stage(
+                "answers-on-panoramas",
+                "answers",
+                {"memory": 1e-2, "pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                replace(
+                    _NAMES_AND_COUNTS,
+                    videos=2,
+                    questions_per_picture=3,
+                    pairs=1,
+                    claims=1,
+                    imagined=0.2,
+                    scene_kinds={"single": 30, "shapes": 24, "pair": 14, "count": 20, "mixed": 12},
+                    first=("name", "count", "background", "colour"),
+                    on_panoramas=0.6,
+                ),
+                steps=450,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),

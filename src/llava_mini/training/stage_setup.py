@@ -1,6 +1,8 @@
 """What a stage needs before it can run: its seed, its share of a step, its loss, its batches, what they come from."""
 
 import copy
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +10,9 @@ import torch
 from torch import nn
 
 from llava_mini.data.collator import ExampleCollator, Skipped
+from llava_mini.data.layouts import SceneKind
 from llava_mini.data.mixture import Mixture, StreamMixture, mix
-from llava_mini.data.scenes import SHAPES
+from llava_mini.data.scenes import SHAPES, Scene
 from llava_mini.errors import ConfigError
 from llava_mini.inputs.chat import read_template
 from llava_mini.model.projector import SemanticProjector
@@ -20,6 +23,8 @@ from llava_mini.training.objectives import Answers
 from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Files, Recipe, Scenes, Stage
 from llava_mini.training.workshop import Drawn, Workshop
+
+_GROUND = {True: "on a panorama", False: "on a drawn ground"}
 
 
 def seed_of(recipe: Recipe, stage: Stage) -> int:
@@ -146,7 +151,7 @@ def open_data(
     """Return what the stage learns from, and what is held out.
 
     Raises:
-        ConfigError: when nothing would be left to learn from, or no scene is of a kind that `scene_kinds` asks for.
+        ConfigError: when nothing would be left to learn from, or no scene is as `scene_kinds` or `on_panoramas` asks.
     """
     if isinstance(collator, ExampleCollator):
         assert isinstance(stage.data, Files)
@@ -155,33 +160,46 @@ def open_data(
         controls = example_controls(held_out, unpacked, stage.data.per_device, skipped) if held_out else {}
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
-    scenes, shares = _drawn(stage, workshop).scenes, {kind: one for kind, one in stage.data.scene_kinds.items() if one}
+    scenes, data = _drawn(stage, workshop).scenes, stage.data
     shown = {
-        index: scene.kind
+        index: scene
         for index, scene in scenes.known()
-        if (scene.only_shapes or not stage.data.only_shapes) and (scene.kind in shares or not shares)
+        if (scene.only_shapes or not data.only_shapes) and (data.scene_kinds.get(scene.kind) or not data.scene_kinds)
     }
-    count = len(shown) - stage.data.held_out
+    count = len(shown) - data.held_out
     if count < 1:
-        scenes_of = "scenes of only shapes" if stage.data.only_shapes else "scenes"
+        scenes_of = "scenes of only shapes" if data.only_shapes else "scenes"
         raise ConfigError(
-            f"stage {stage.name!r}: held_out is {stage.data.held_out}, but there are only {len(shown)} {scenes_of}; "
+            f"stage {stage.name!r}: held_out is {data.held_out}, but there are only {len(shown)} {scenes_of}; "
             "draw more with 'llava-mini data scenes'"
         )
-    places = list(shown)
-    held = [scenes[index] for index in places[count:]]
-    learned = [(places[:count], 1.0)]
-    if shares:
-        of_kind = {kind: [index for index in places[:count] if shown[index] == kind] for kind in shares}
-        if empty := [kind for kind, found in of_kind.items() if not found]:
-            raise ConfigError(
-                f"stage {stage.name!r}: scene_kinds asks for {empty[0]!r}, but none of its {count} scenes is of that "
-                "kind; leave it out, or draw more with 'llava-mini data scenes'"
-            )
-        whole = sum(shares.values())
-        learned = [(found, shares[kind] / whole * count / len(found)) for kind, found in of_kind.items()]
-    files = [(torch.utils.data.Subset(scenes, places), weight) for places, weight in learned]
+    held = [scenes[index] for index in list(shown)[count:]]
+    shares = _shares(stage, {index: shown[index] for index in list(shown)[:count]})
+    files = [(torch.utils.data.Subset(scenes, places), count * share / len(places)) for places, share in shares]
     return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]
+
+
+def _shares(stage: Stage, shown: Mapping[int, Scene]) -> list[tuple[list[int], float]]:
+    """Divide scenes by what `scene_kinds` and `on_panoramas` tell apart; return the places of each part, its share."""
+    assert isinstance(stage.data, Scenes)
+    kinds, panoramas = stage.data.scene_kinds, stage.data.on_panoramas
+    grounds: dict[bool | None, float] = {None: 1.0} if panoramas is None else {True: panoramas, False: 1 - panoramas}
+    parts: dict[tuple[SceneKind | None, bool | None], list[int]] = {}
+    for index, scene in shown.items():
+        part = scene.kind if kinds else None, None if panoramas is None else bool(scene.behind)
+        parts.setdefault(part, []).append(index)
+    whole, shares = sum(kinds.values()) or 1.0, []
+    for kind, ground in itertools.product(kinds or (None,), grounds):
+        share = (kinds[kind] if kind else 1.0) / whole * grounds[ground]
+        if share and (kind, ground) not in parts:
+            which = " ".join([*([repr(kind)] if kind else []), *([_GROUND[ground]] if ground is not None else [])])
+            raise ConfigError(
+                f"stage {stage.name!r}: none of its {len(shown)} scenes is {which}, which scene_kinds or on_panoramas "
+                "asks for; set them to what there is, or draw more with 'llava-mini data scenes'"
+            )
+        if share:
+            shares.append((parts[kind, ground], share))
+    return shares
 
 
 def _drawn(stage: Stage, workshop: Workshop) -> Drawn:

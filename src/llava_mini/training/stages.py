@@ -92,6 +92,8 @@ class Scenes:
     scene_kinds: Annotated[dict[SceneKind, Weight], AfterValidator(_not_all_zero)] = field(default_factory=dict)
     """How much of each kind of scene is drawn, beside the others: a thing alone, shapes, pairs, copies to count,
     mixtures; an absent kind is left out. Empty: all as they come."""
+    on_panoramas: Share | None = None
+    """Share of scenes that stand on a view of a panorama, of each kind alike; null: as they come, half of them."""
     held_out: Annotated[Amount, AfterValidator(_can_be_shuffled)] = 0
     """So many of the last scenes that it might learn from are measured instead, with their own pictures and with
     others'; not 1."""
