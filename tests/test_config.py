@@ -29,6 +29,10 @@ from llava_mini.errors import ConfigError
             "memory_words is 5, compression 'none'; it must be at least 0, and 0 where nothing is compressed",
         ),
         (
+            {"fusion_context": 5, "fusion_layers": 0},
+            "fusion_context is 5, fusion_layers 0; it must be at least 0, and 0 where nothing is fused",
+        ),
+        (
             {"projector_classes": 3, "projector_class_channels": 49},
             "projector_class_channels is 49; the tower is 48 wide",
         ),

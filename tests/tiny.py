@@ -23,6 +23,7 @@ EMBEDDED: dict[str, Any] = {
     "compression_attention": "plain",
     "compression_key_norm": True,
     "memory_words": 14,
+    "fusion_context": 8,
     "fuse_compressed": False,
     "fusion_residual": True,
     "projector_classes": 5,

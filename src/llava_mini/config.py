@@ -69,6 +69,9 @@ class LlavaMiniConfig(PreTrainedConfig):
 
     fusion_layers: int = 4
     """N_fusion, pre-fusion layers of the same kind as the language model's (section 4.2). 0: no pre-fusion."""
+    fusion_context: int = 0
+    """> 0: so many channels in which a patch hears what lies around it, and what its part shows as a whole, before
+    pre-fusion reads it (ours)."""
     fuse_compressed: bool = True
     """True: the C² tokens pass through pre-fusion too (released). False: they go to the LLM directly (paper)."""
     fusion_residual: bool = False
@@ -120,6 +123,11 @@ class LlavaMiniConfig(PreTrainedConfig):
             raise ConfigError(
                 f"fusion_layers is {self.fusion_layers}; it must be between 0 and the language model's "
                 f"{self.text.num_hidden_layers} layers"
+            )
+        if self.fusion_context < 0 or (self.fusion_context and not self.fusion_layers):
+            raise ConfigError(
+                f"fusion_context is {self.fusion_context}, fusion_layers {self.fusion_layers}; it must be at "
+                "least 0, and 0 where nothing is fused"
             )
         if self.compression == "query" and self.compression_attention == "multi_head":
             width = self.vision.hidden_size if self.compression_first else self.text.hidden_size

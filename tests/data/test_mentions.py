@@ -36,7 +36,7 @@ def test_a_name_is_said_to_be_there_with_its_colour_and_its_box() -> None:
     assert found["cat"].box == pytest.approx((0.25, 0.125, 0.5, 0.25))
     assert (found["red"].present, found["red"].name) == (True, "star")
     assert found["background"].colour == "white"
-    assert found["everything"].colour == "white" and found["everything"].lead == "behind"
+    assert (found["everything"].colour, found["everything"].lead) == ("white", "behind")
     assert found["things"].number == 2
 
 

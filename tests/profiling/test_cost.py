@@ -43,6 +43,11 @@ def test_weights_are_those_of_the_model() -> None:
     recalling = FlopsOf(tiny_config(memory_words=7)).weight_bytes()
     assert recalling["first"]["compression"] - weights["first"]["compression"] == 2 * (7 * 32 + 2)
     assert recalling["llava"]["compression"] == weights["llava"]["compression"]
+    hearing = FlopsOf(tiny_config(fusion_context=6)).weight_bytes()
+    said = (32 + 1) * 6 + 2 * (9 * 6 + 1) * 6 + (6 + 1) * 6 + 2 * (6 + 1) * 32
+    assert hearing["first"]["pre_fusion"] - weights["first"]["pre_fusion"] == 2 * said
+    assert hearing["second"]["pre_fusion"] == weights["second"]["pre_fusion"]  # it was heard when the picture was read
+    assert hearing["llava"] == weights["llava"]
     assert weights["released"]["vision"] > weights["first"]["vision"]  # a layer that nobody reads
 
 

@@ -98,7 +98,7 @@ def test_the_targets_hold_and_the_paper_s_convention_gives_the_paper_s_totals() 
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("changes", [{}, {"tiles": 2, "compression_size": 2}])
+@pytest.mark.parametrize("changes", [{}, {"tiles": 2, "compression_size": 2}, {"fusion_context": 6}])
 def test_the_parts_are_those_of_one_run_of_the_whole_model(frames: int, changes: dict[str, int]) -> None:
     config: LlavaMiniConfig = tiny_config(**changes)
     tokens = frames * config.tokens_per_frame

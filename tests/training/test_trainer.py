@@ -446,7 +446,9 @@ def test_kinds_of_scenes_are_drawn_as_often_as_asked_for(tmp_path: Path) -> None
     assert 1 in drawn(held_out=2, pair=1, single=1)
     assert 6 not in drawn(held_out=2, pair=1, single=1)
     assert drawn(held_out=1, pair=1) == [1]  # of the kinds that are asked for, the last are held out
-    with pytest.raises(ConfigError, match=r"'ground': none of its 2 scenes is 'count', which scene_kinds or"):
+    with pytest.raises(
+        ConfigError, match=r"'ground': none of its 2 scenes is 'count', which is asked for; set scene_kinds to"
+    ):
         drawn(pair=1, count=1)
 
 
@@ -460,8 +462,9 @@ def test_scenes_on_panoramas_are_drawn_as_often_as_asked_for(tmp_path: Path) -> 
     (tmp_path / "scenes" / "shard-0000.json").write_text(json.dumps(rows))
     shop = replace(shop, drawn=replace(shop.drawn, scenes=PreparedScenes(tmp_path / "scenes")))
 
-    def drawn(share: float | None, **kinds: float) -> list[int]:
-        stage = replace(_GROUND, data=Scenes(2, scene_kinds=kinds, on_panoramas=share))  # type: ignore[arg-type]
+    def drawn(share: float | None, held_out: int = 0, **kinds: float) -> list[int]:
+        data = Scenes(2, scene_kinds=kinds, on_panoramas=share, held_out=held_out)  # type: ignore[arg-type]
+        stage = replace(_GROUND, data=data)
         mixture, _ = open_data(stage, shop, build_collator(stage, shop, 0), 0, Skipped(tmp_path / "skipped", 0))
         assert isinstance(mixture, Mixture)
         return [mixture.at(position).index for position in range(mixture.epoch_length)]
@@ -472,7 +475,11 @@ def test_scenes_on_panoramas_are_drawn_as_often_as_asked_for(tmp_path: Path) -> 
     assert sum(index in (0, 1) for index in drawn(0.75)) == 6
     assert set(drawn(1.0, count=1)) == {1}
     assert sum(index == 1 for index in drawn(0.5, count=1)) == 2  # of the four that count
-    with pytest.raises(ConfigError, match="none of its 4 scenes is 'pair' on a panorama, which scene_kinds or on_pano"):
+    with pytest.raises(ConfigError, match="held_out is 2, but there are only 2 scenes"):
+        drawn(1.0, held_out=2)  # of those that it might learn from
+    with pytest.raises(
+        ConfigError, match="none of its 1 scenes is 'pair' on a panorama, which .*; set scene_kinds and on_panoramas to"
+    ):
         drawn(1.0, count=1, pair=1)
 
 

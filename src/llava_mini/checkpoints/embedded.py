@@ -126,6 +126,7 @@ def embedded_config(text_config: Any, **changes: Any) -> LlavaMiniConfig:
         "compression_attention": "plain",
         "compression_key_norm": True,
         "memory_words": 1111,
+        "fusion_context": 192,
         "fuse_compressed": False,
         "fusion_residual": True,
         "projector_classes": 1000,

@@ -150,6 +150,7 @@ _RELEASED_FORM = {
     "compression_attention": "multi_head",
     "compression_heads": 8,
     "memory_words": 0,
+    "fusion_context": 0,
     "fuse_compressed": True,
     "fusion_residual": False,
     "projector_classes": 0,

@@ -26,7 +26,15 @@ from llava_mini.inputs.chat import read_template
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 _FRESH = tuple(
-    f"model.{part}." for part in ("compressor", "word_memory", "multi_modal_projector", "projector_norm", "pre_fusion")
+    f"model.{part}."
+    for part in (
+        "compressor",
+        "word_memory",
+        "multi_modal_projector",
+        "projector_norm",
+        "patch_context",
+        "pre_fusion",
+    )
 )
 _LAYERS, _FUSION = "model.language_model.layers.", "model.pre_fusion.decoder.layers."
 

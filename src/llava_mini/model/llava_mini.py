@@ -1,4 +1,4 @@
-"""LLaVA-Mini: vision tower → compression → projector (→ word memory) → pre-fusion → language model.
+"""LLaVA-Mini: vision tower → compression → projector (→ word memory, patch context) → pre-fusion → language model.
 
 Source: LLaVA-Mini, section 4, Figure 6; released order of the parts by default (docs/paper_vs_code.md).
 B batch · F frames of a row, R of all · P parts · N² patches of a part · C² tokens of a frame · L text · d_v, d widths.
@@ -17,6 +17,7 @@ from llava_mini.errors import InputError
 from llava_mini.model.chunking import frames_per_chunk
 from llava_mini.model.compression import build_compressor
 from llava_mini.model.elsewhere import LanguageModelElsewhere
+from llava_mini.model.patch_context import PatchContext
 from llava_mini.model.pre_fusion import LayerStates, ModalityPreFusion
 from llava_mini.model.pretrained import LlavaMiniPreTrainedModel
 from llava_mini.model.projector import RMSNorm, build_projector
@@ -48,6 +49,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         self.multi_modal_projector = build_projector(config)
         self.projector_norm = RMSNorm(width) if config.projector_norm else None
         self.word_memory = WordMemory(config.memory_words, width) if config.memory_words else None
+        self.patch_context = PatchContext(width, config.fusion_context) if config.fusion_context else None
         self.pre_fusion = (
             ModalityPreFusion(config.text, config.fusion_layers, residual=config.fusion_residual)
             if config.fusion_layers
@@ -167,9 +169,7 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
         tokens = self._vision_tokens(features, projected)
         states: list[LayerStates] = []
         if self.pre_fusion is not None:
-            raster = join_tiles(projected, self.config.tiles)
-            whole = [] if features.shape[1] == 1 else [projected[:, -1]]
-            states = self.pre_fusion.encode_vision(torch.cat([raster, *whole], dim=1))
+            states = self.pre_fusion.encode_vision(self._rows_to_read(projected))
             if self.config.fuse_compressed and self.config.compression != "none":
                 tokens, states = self.pre_fusion.refine(tokens, states)
         return VisionPrefix(tokens, states, frames)
@@ -177,6 +177,12 @@ class LlavaMiniModel(LlavaMiniPreTrainedModel):
     def _project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.multi_modal_projector(features)
         return projected if self.projector_norm is None else self.projector_norm(projected)
+
+    def _rows_to_read(self, projected: Tensor) -> Tensor:
+        """Lay `(R, P, N², d)` patches out for pre-fusion: tiles as one picture, then the whole one: `(R, V, d)`."""
+        patches = projected if self.patch_context is None else self.patch_context(projected)
+        whole = [] if patches.shape[1] == 1 else [patches[:, -1]]
+        return torch.cat([join_tiles(patches, self.config.tiles), *whole], dim=1)
 
     def _vision_tokens(self, features: Tensor, projected: Tensor) -> Tensor:
         """Compress `(R, P, N², ·)` features or projected patches, and draw the tokens to words if there is a memory."""

@@ -26,7 +26,7 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules: ClassVar[list[str]] = ["ModalityPreFusion", "QueryCompressor"]
+    _no_split_modules: ClassVar[list[str]] = ["ModalityPreFusion", "PatchContext", "QueryCompressor"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values", "vision_prefix"]
 
     @torch.no_grad()
@@ -43,6 +43,8 @@ class LlavaMiniPreTrainedModel(PreTrainedModel):
             init.zeros_(module.words)
             init.constant_(module.sharpness, SHARPNESS)
             init.constant_(module.strength, STRENGTH)
+        if getattr(module, "starts_at_zero", False):
+            init.zeros_(module.weight)
         if isinstance(module, RMSNorm):
             init.constant_(module.weight, self.config.text.initializer_range)
 

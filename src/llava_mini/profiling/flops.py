@@ -19,7 +19,6 @@ from llava_mini.checkpoints.geometry import Geometry, geometry
 from llava_mini.config import LlavaMiniConfig
 from llava_mini.errors import ConfigError
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
-from llava_mini.model.splice import join_tiles
 from llava_mini.model.vision_prefix import VisionPrefix
 from llava_mini.model.vision_tower import VisionTower
 
@@ -117,7 +116,7 @@ def _is_vicuna(config: LlavaMiniConfig) -> bool:
 
 def _all_tokens(config: LlavaMiniConfig) -> LlavaMiniConfig:
     """Return the configuration of LLaVA-v1.5 on the same parts."""
-    changed = config.to_dict() | {"compression": "none", "memory_words": 0, "fusion_layers": 0}
+    changed = config.to_dict() | {"compression": "none", "memory_words": 0, "fusion_context": 0, "fusion_layers": 0}
     return LlavaMiniConfig.from_dict(changed)
 
 
@@ -149,7 +148,9 @@ class FlopsOf:
         """Return the bytes of 16-bit weights that each part of each way reads, each weight once."""
         whole = _bytes(self._ours.whole_tower)
         parts = self._ours.weight_bytes()
-        second = {**parts, "vision": 0, "projector": 0, "compression": 0}
+        context = self._ours.core.patch_context  # heard when the picture was read
+        read = parts["pre_fusion"] - (0 if context is None else _bytes(context))
+        second = {**parts, "vision": 0, "projector": 0, "compression": 0, "pre_fusion": read}
         return {
             "llava": {**parts, "vision": whole, "compression": 0, "pre_fusion": 0},
             "released": {**parts, "vision": whole},
@@ -188,7 +189,9 @@ class _Counted:
             "compression": sum(
                 _bytes(part) for part in (self.core.compressor, self.core.word_memory) if part is not None
             ),
-            "pre_fusion": 0 if self.core.pre_fusion is None else _bytes(self.core.pre_fusion),
+            "pre_fusion": sum(
+                _bytes(part) for part in (self.core.patch_context, self.core.pre_fusion) if part is not None
+            ),
             "llm": layers + _bytes(self.model.lm_head),
         }
 
@@ -203,15 +206,16 @@ class _Counted:
     def released(self) -> dict[str, int]:
         projected = self.core._project(self.features)
         tokens = self.core._vision_tokens(self.features, projected)
-        whole = [] if self.config.tiles == 1 else [projected[:, -1]]
         words = self.words.expand(self.question.frames, -1, -1)
-        rows = torch.cat([join_tiles(projected, self.config.tiles), *whole, tokens, words], dim=1)
+
+        def read() -> None:
+            rows = torch.cat([self.core._rows_to_read(projected), tokens, words], dim=1)
+            self.core.pre_fusion.decoder(inputs_embeds=rows, past_key_values=DynamicCache(), use_cache=True)
+
         return {
             **self._compressed(),
             "vision": self._vision(whole=True),
-            "pre_fusion": self._count(
-                lambda: self.core.pre_fusion.decoder(inputs_embeds=rows, past_key_values=DynamicCache(), use_cache=True)
-            ),
+            "pre_fusion": self._count(read),
             "llm": self._llm(self._seen(), every_head=True),
         }
 

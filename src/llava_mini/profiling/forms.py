@@ -35,7 +35,7 @@ def random_model(config: LlavaMiniConfig, dtype: torch.dtype) -> LlavaMiniForCon
 
 def all_tokens_of(model: LlavaMiniForConditionalGeneration) -> LlavaMiniForConditionalGeneration:
     """Return LLaVA-v1.5 in our class: the same modules, every patch a token, no pre-fusion."""
-    without = {"compression": "none", "memory_words": 0, "fusion_layers": 0}
+    without = {"compression": "none", "memory_words": 0, "fusion_context": 0, "fusion_layers": 0}
     config = LlavaMiniConfig.from_dict(model.config.to_dict() | without)
     with torch.device("meta"):
         made = LlavaMiniForConditionalGeneration(config)

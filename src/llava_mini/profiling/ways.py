@@ -17,7 +17,6 @@ from torch import Tensor
 from llava_mini.assistant import Assistant
 from llava_mini.errors import ConfigError
 from llava_mini.model.chunking import frames_per_chunk
-from llava_mini.model.splice import join_tiles
 from llava_mini.profiling.flops import count_run
 from llava_mini.profiling.machine import matmul_rate
 
@@ -150,8 +149,7 @@ def _released(core: Any, pixels: Tensor, text: Tensor) -> Tensor:
     for index in range(pixels.shape[1]):
         features = core.get_vision_features(pixels[:, index : index + 1])[0]
         projected = core._project(features)
-        rows = [join_tiles(projected, core.config.tiles)]
-        rows += [projected[:, -1]] if features.shape[1] > 1 else []
+        rows = [core._rows_to_read(projected)]
         tokens = core._vision_tokens(features, projected)
         rows += [tokens] if core.config.fuse_compressed and core.config.compression != "none" else []
         sequence = torch.cat([*rows, text], dim=1)

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from llava_mini.data.answers import NUMBERS
 from llava_mini.data.prepared import PreparedScene
 from llava_mini.data.scenes import Scene
 from llava_mini.model.conditional_generation import LlavaMiniForConditionalGeneration
 
 _FADED, _PHOTOGRAPH_STRENGTH, _OTHER_STRENGTH, _OTHER_CLASSES = 0.6, 16.0, 6.0, 6
+_MOST = 4
+"""Things of a scene that are counted, at most."""
 ACROSS, DOWN = ("left", "middle", "right"), ("top", "middle", "bottom")
 
 
@@ -49,8 +52,12 @@ class PatchAlignment(nn.Module):
 
     loss = CE(patch, name) + CE(patch, colour) + w_token · CE(token, name of the largest object)
          + w_place · (CE(patch, left | middle | right) + CE(patch, top | middle | bottom))
-         + w_box · |probe(patch) − box of its object as seen from the patch|.
-    The probe is thrown away: what it reads, a patch has learned to say.
+         + w_box · |probe(patch) − box of its object as seen from the patch|;
+    unless the context of patches learns alone (model/patch_context.py). Where it learns:
+    loss = BCE(probe(heard), is the centre of a thing here?) + w_number · CE(heard, one | two | three | four things)
+         + w_loud · |heard − patch|² / |patch|².
+    Centres as what is asked of a cell: CenterNet (Zhou et al., arXiv 1904.07850).
+    The probes are thrown away: what they read, a patch has learned to say.
     """
 
     def __init__(
@@ -61,17 +68,31 @@ class PatchAlignment(nn.Module):
         token_weight: float = 0.3,
         place_weight: float = 0.3,
         box_weight: float = 5.0,
+        number_weight: float = 0.1,
+        loud_weight: float = 1e-3,
     ) -> None:
         super().__init__()
         self.model = model.model
         self.words = nn.Buffer(table.embeddings, persistent=False)
         self.sharpness = nn.Parameter(torch.tensor(3.0))
         self.helper = nn.Linear(table.embeddings.shape[1], 4)
+        self.centre_helper = nn.Linear(table.embeddings.shape[1], 1) if self.model.patch_context is not None else None
         self.token_weight, self.place_weight, self.box_weight = token_weight, place_weight, box_weight
-        self.across, self.down = ([table.index(word) for word in words] for words in (ACROSS, DOWN))
+        self.number_weight, self.loud_weight = number_weight, loud_weight
+        self.across, self.down, self.numbers = (
+            [table.index(word) for word in words] for words in (ACROSS, DOWN, NUMBERS[1 : _MOST + 1])
+        )
 
     def forward(
-        self, vision_features: Tensor, names: Tensor, colours: Tensor, main: Tensor, boxes: Tensor
+        self,
+        vision_features: Tensor,
+        *,
+        names: Tensor,
+        colours: Tensor,
+        main: Tensor,
+        boxes: Tensor,
+        centres: Tensor,
+        number: Tensor,
     ) -> dict[str, Tensor]:
         """Return the loss.
 
@@ -82,9 +103,23 @@ class PatchAlignment(nn.Module):
             main: `(B,)`, the largest object's name.
             boxes: `(B, N², 4)`, from the patch to the centre of its object, and the object's size, as shares of the
                 side; not a number where nothing is.
+            centres: `(B, N²)`, 1 where the centre of a thing lies, else 0; not a number where that is not known.
+            number: `(B,)`, how many things there are, −100 where that is not known.
         """
         projected = self.model._project(vision_features[:, None])
-        tokens = self.model._compress(vision_features[:, None], projected)
+        hears = _learns(self.model.patch_context)
+        loss = projected.new_zeros(())
+        if _learns(self.model.multi_modal_projector) or _learns(self.model.compressor) or not hears:
+            loss = loss + self._said(vision_features, projected, names, colours, main, boxes)
+        if hears:
+            loss = loss + self._heard(projected[:, 0].detach(), centres, number)
+        return {"loss": loss}
+
+    def _said(
+        self, features: Tensor, projected: Tensor, names: Tensor, colours: Tensor, main: Tensor, boxes: Tensor
+    ) -> Tensor:
+        """Ask patches and tokens for words and boxes."""
+        tokens = self.model._compress(features[:, None], projected)
         patches = self._scores(projected.flatten(0, 2))
         loss = _cross_entropy(patches, names.flatten()) + _cross_entropy(patches, colours.flatten())
         if self.model.compressor is not None:
@@ -95,10 +130,30 @@ class PatchAlignment(nn.Module):
         placed = boxes.isfinite().all(dim=-1)
         if bool(placed.any()):
             loss = loss + self.box_weight * (self.helper(projected[:, 0][placed]) - boxes[placed]).abs().mean()
-        return {"loss": loss}
+        return loss
+
+    def _heard(self, patches: Tensor, centres: Tensor, number: Tensor) -> Tensor:
+        """Ask what is heard for the centres of things and their number; the projector is asked for neither."""
+        assert self.model.patch_context is not None
+        assert self.centre_helper is not None
+        heard = self.model.patch_context(patches[:, None])[:, 0]
+        loud = (heard - patches).pow(2).mean(dim=-1) / patches.pow(2).mean(dim=-1)
+        scores = self._scores(heard)[..., self.numbers].flatten(0, 1)
+        counted = torch.where(number > 0, number - 1, -100).repeat_interleave(heard.shape[1])
+        loss = self.loud_weight * loud.mean()  # else it drowns the patch
+        loss = loss + self.number_weight * _cross_entropy(scores, counted)
+        known = centres.isfinite()
+        if bool(known.any()):
+            said = self.centre_helper(heard[known])[:, 0]
+            loss = loss + F.binary_cross_entropy_with_logits(said, centres[known])
+        return loss
 
     def _scores(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) @ self.words.T * self.sharpness.exp()
+
+
+def _learns(module: nn.Module | None) -> bool:
+    return module is not None and any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _thirds(patches: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +170,7 @@ def third_of(share: float) -> int:
 
 def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str, Tensor]:
     """Return the targets of `PatchAlignment` for a batch of scenes."""
-    names, colours, main, boxes = [], [], [], []
+    names, colours, main, boxes, centres, number = [], [], [], [], [], []
     for scene in (one.known for one in scenes):
         cells = torch.from_numpy(scene.cell_objects).flatten().long()
         name_rows = torch.tensor([*(table.index(thing.name) for thing in scene.objects), -100])
@@ -125,20 +180,32 @@ def alignment_targets(scenes: list[PreparedScene], table: WordTable) -> dict[str
         covered = torch.bincount(cells[cells >= 0], minlength=len(scene.objects))
         main.append(name_rows[int(covered.argmax())])
         boxes.append(_seen_from_cells(scene, cells))
+        centres.append(_centres(scene, len(cells)))
+        number.append(len(scene.objects) if 1 <= len(scene.objects) <= _MOST else -100)
     return {
         "vision_features": torch.cat([scene.features[:, -1] for scene in scenes]),
         "names": torch.stack(names),
         "colours": torch.stack(colours),
         "main": torch.stack(main),
         "boxes": torch.stack(boxes),
+        "centres": torch.stack(centres),
+        "number": torch.tensor(number),
     }
+
+
+def _centres(scene: Scene, patches: int) -> Tensor:
+    """Return 1 in the cell that holds the centre of a thing, else 0: `(N²,)`."""
+    side, found = math.isqrt(patches), torch.zeros(patches)
+    for across, down in (thing.centre for thing in scene.objects):
+        found[min(int(down * side), side - 1) * side + min(int(across * side), side - 1)] = 1
+    return found
 
 
 def _seen_from_cells(scene: Scene, cells: Tensor) -> Tensor:
     """Return the way from each cell to the centre of its object, and the object's size: `(N², 4)`."""
     side = math.isqrt(len(cells))
-    middles = (torch.arange(side) + 0.5) / side
-    here = torch.stack([middles.repeat(side), middles.repeat_interleave(side)], dim=1)
+    centres = (torch.arange(side) + 0.5) / side
+    here = torch.stack([centres.repeat(side), centres.repeat_interleave(side)], dim=1)
     nothing = (math.nan,) * 4
     boxes = torch.tensor([*((*thing.centre, *thing.size) for thing in scene.objects), nothing])[cells]
     boxes[:, :2] -= here

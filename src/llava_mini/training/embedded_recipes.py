@@ -191,9 +191,20 @@ def embedded() -> Recipe:
                 grounding_weight=0.3,
             ),
             Stage(
+                "context",
+                "alignment",
+                {"context": 1e-3, "helper": 1e-2},
+                Scenes(
+                    32,
+                    scene_kinds={"single": 15, "shapes": 25, "pair": 15, "count": 30, "mixed": 15},
+                    on_panoramas=0.6,
+                ),
+                steps=600,
+            ),
+            Stage(
                 "panoramas",
                 "grounding",
-                {"pre_fusion": 3e-4, "helper": 1e-3},
+                {"context": 3e-4, "pre_fusion": 3e-4, "helper": 1e-3},
                 Scenes(
                     16,
                     mentions=10,
@@ -204,12 +215,12 @@ def embedded() -> Recipe:
                     scene_kinds={"single": 10, "shapes": 30, "pair": 12, "count": 35, "mixed": 13},
                     on_panoramas=0.75,
                 ),
-                steps=1000,
+                steps=800,
             ),
             Stage(
                 "answers-on-panoramas",
                 "answers",
-                {"memory": 1e-2, "pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
+                {"memory": 1e-2, "context": 1e-4, "pre_fusion": 1e-4, "lora": 5e-4, "helper": 3e-4},
                 replace(
                     _NAMES_AND_COUNTS,
                     videos=2,
@@ -221,7 +232,7 @@ def embedded() -> Recipe:
                     first=("name", "count", "background", "colour"),
                     on_panoramas=0.6,
                 ),
-                steps=450,
+                steps=280,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),
@@ -237,7 +248,9 @@ _FORMS: dict[str, tuple[str, dict[str, object]]] = {
     "compare-more-tokens": ("16 tokens without pre-fusion, more work", {"fusion_layers": 0, "compression_size": 4}),
     "compare-all-tokens": ("all 81 tokens, no pre-fusion: LLaVA-v1.5", {"fusion_layers": 0, "compression": "none"}),
 }
-COMPARED = {name: (summary, {"memory_words": 0, **changes}) for name, (summary, changes) in _FORMS.items()}
+COMPARED = {
+    name: (summary, {"memory_words": 0, "fusion_context": 0, **changes}) for name, (summary, changes) in _FORMS.items()
+}
 """The forms: what `--list` says of each, and how its configuration differs from the embedded model's."""
 _GROUNDED = ("compare-mini", "compare-average")
 

@@ -24,13 +24,14 @@ from llava_mini.training.record import write_record
 from llava_mini.training.stage_setup import (
     build_collator,
     build_objective,
+    check_scenes,
     count_steps,
     divide_step,
     open_data,
     seed_of,
     take_share,
 )
-from llava_mini.training.stages import Embedded, Files, Recipe, Stage, learn_only, part_of
+from llava_mini.training.stages import Embedded, Files, Recipe, Stage, check_parts, learn_only, part_of
 from llava_mini.training.trainer import JsonLines, StageTrainer, StopsOnSignal, last_checkpoint
 from llava_mini.training.workshop import (
     Workshop,
@@ -73,6 +74,8 @@ def run(recipe: Recipe, workshop: Workshop, out: Path, *, skip_bad: int = 0, unt
     model = workshop.model
     check_lora(model, recipe.stages)
     check_memory(recipe, workshop)
+    check_parts(model, recipe.stages)
+    check_scenes(recipe, workshop)
     fresh = isinstance(recipe.start, Embedded) and not recipe.start.trained
     if fresh:
         begin_projector(workshop)
@@ -221,7 +224,7 @@ def _same_precision(recipe: Recipe) -> None:
 def _is_trained(name: str, recipe: Recipe) -> bool:
     parts = {part for stage in recipe.stages for part in stage.learning_rates}
     if isinstance(recipe.start, Embedded):
-        parts |= {"projector", "compression", "memory", "pre_fusion", "lora"}
+        parts |= {"projector", "compression", "memory", "context", "pre_fusion", "lora"}
     return part_of(name) in parts
 
 

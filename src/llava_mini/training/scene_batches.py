@@ -103,6 +103,7 @@ class SceneCollator:
                 batch["names"][row] = torch.where(moved[row], self.table.index(name), -100)
                 batch["colours"][row] = -100
                 batch["boxes"][row] = float("nan")
+                batch["centres"][row], batch["number"][row] = float("nan"), -100
                 batch["main"][row] = self.table.index(name)
         return {**batch, "vision_features": whole}
 

@@ -24,7 +24,7 @@ from llava_mini.training.scene_batches import SceneCollator
 from llava_mini.training.stages import Files, Recipe, Scenes, Stage
 from llava_mini.training.workshop import Drawn, Workshop
 
-_GROUND = {True: "on a panorama", False: "on a drawn ground"}
+_GROUND: dict[bool | None, str] = {True: "on a panorama", False: "on a drawn ground"}
 
 
 def seed_of(recipe: Recipe, stage: Stage) -> int:
@@ -161,10 +161,13 @@ def open_data(
         return mix(stage.data.files, seed), controls
     assert isinstance(stage.data, Scenes)
     scenes, data = _drawn(stage, workshop).scenes, stage.data
+    grounds = _grounds(data)
     shown = {
         index: scene
         for index, scene in scenes.known()
-        if (scene.only_shapes or not data.only_shapes) and (data.scene_kinds.get(scene.kind) or not data.scene_kinds)
+        if (scene.only_shapes or not data.only_shapes)
+        and (data.scene_kinds.get(scene.kind) or not data.scene_kinds)
+        and (grounds.get(bool(scene.behind)) or data.on_panoramas is None)
     }
     count = len(shown) - data.held_out
     if count < 1:
@@ -179,23 +182,48 @@ def open_data(
     return Mixture(files, seed), scene_controls(held, collator) if held else {}  # type: ignore[arg-type]
 
 
+def check_scenes(recipe: Recipe, workshop: Workshop) -> None:
+    """Look whether there are scenes of all that the stages ask for, before any of them is trained.
+
+    Raises:
+        ConfigError: for a stage that asks for others.
+    """
+    asking = [stage for stage in recipe.stages if isinstance(stage.data, Scenes) and _tells_apart(stage.data)]
+    if workshop.drawn is None or not asking:
+        return
+    shown = dict(workshop.drawn.scenes.known())
+    for stage in asking:
+        _shares(stage, shown)
+
+
+def _tells_apart(data: Scenes) -> bool:
+    return bool(data.scene_kinds) or data.on_panoramas is not None
+
+
+def _grounds(data: Scenes) -> dict[bool | None, float]:
+    """Return the share of scenes that stand on a panorama (true) and of those that do not; all as they come: none."""
+    share = data.on_panoramas
+    return {None: 1.0} if share is None else {True: share, False: 1 - share}
+
+
 def _shares(stage: Stage, shown: Mapping[int, Scene]) -> list[tuple[list[int], float]]:
     """Divide scenes by what `scene_kinds` and `on_panoramas` tell apart; return the places of each part, its share."""
     assert isinstance(stage.data, Scenes)
-    kinds, panoramas = stage.data.scene_kinds, stage.data.on_panoramas
-    grounds: dict[bool | None, float] = {None: 1.0} if panoramas is None else {True: panoramas, False: 1 - panoramas}
+    kinds, grounds = stage.data.scene_kinds, _grounds(stage.data)
     parts: dict[tuple[SceneKind | None, bool | None], list[int]] = {}
     for index, scene in shown.items():
-        part = scene.kind if kinds else None, None if panoramas is None else bool(scene.behind)
+        part = scene.kind if kinds else None, bool(scene.behind) if None not in grounds else None
         parts.setdefault(part, []).append(index)
     whole, shares = sum(kinds.values()) or 1.0, []
     for kind, ground in itertools.product(kinds or (None,), grounds):
         share = (kinds[kind] if kind else 1.0) / whole * grounds[ground]
         if share and (kind, ground) not in parts:
-            which = " ".join([*([repr(kind)] if kind else []), *([_GROUND[ground]] if ground is not None else [])])
+            words = {"scene_kinds": repr(kind) if kind else "", "on_panoramas": _GROUND.get(ground, "")}
+            which = " ".join(word for word in words.values() if word)
+            set_to = " and ".join(key for key, word in words.items() if word)
             raise ConfigError(
-                f"stage {stage.name!r}: none of its {len(shown)} scenes is {which}, which scene_kinds or on_panoramas "
-                "asks for; set them to what there is, or draw more with 'llava-mini data scenes'"
+                f"stage {stage.name!r}: none of its {len(shown)} scenes is {which}, which is asked for; "
+                f"set {set_to} to what there is, or draw more with 'llava-mini data scenes'"
             )
         if share:
             shares.append((parts[kind, ground], share))

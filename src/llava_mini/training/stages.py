@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "projector": ("model.multi_modal_projector", "model.projector_norm"),
     "compression": ("model.compressor",),
     "memory": ("model.word_memory",),
+    "context": ("model.patch_context",),
     "pre_fusion": ("model.pre_fusion",),
     "language_model": ("model.language_model",),
     "head": ("lm_head",),
@@ -130,8 +131,9 @@ class Stage:
     name: Name
     """Folder of the stage's results; with the recipe's seed it gives the stage its own order and chance."""
     objective: Literal["alignment", "grounding", "all_tokens", "answers"]
-    """"alignment": patches against words. "grounding": fused names against what the picture says of them.
-    "all_tokens": answers from all N² tokens, no compression, no fusion. "answers": answers from the whole model."""
+    """"alignment": patches against words, and what they hear against centres and numbers of things. "grounding": fused
+    names against what the picture says of them. "all_tokens": answers from all N² tokens, no compression, no fusion.
+    "answers": answers from the whole model."""
     learning_rates: Annotated[dict[str, Weight], MinLen(1)]
     """Learning rate of each part that learns; parts that are absent are frozen."""
     data: Scenes | Files
@@ -228,6 +230,21 @@ class Recipe:
     """Who is told the losses beside `loss.jsonl`."""
     parallel: Literal["", "ddp", "fsdp", "zero2", "zero3"] = ""
     """How `--plan` reckons and what launch line it prints."""
+
+
+def check_parts(model: nn.Module, stages: Iterable[Stage]) -> None:
+    """Look whether the model has what the stages teach, before any of them is trained.
+
+    Raises:
+        ConfigError: for a part that is not there; LoRA and helpers come with their stages.
+    """
+    there = {"lora", "helper", *(part_of(name) for name, _ in model.named_parameters())}
+    for stage in stages:
+        if absent := [part for part in stage.learning_rates if part in PARTS and part not in there]:
+            raise ConfigError(
+                f"stage {stage.name!r} teaches {absent[0]}, but the model has no weights of that part; "
+                f"set stages.{stage.name}.learning_rates.{absent[0]} to null"
+            )
 
 
 def learn_only(model: nn.Module, parts: Iterable[str]) -> None:

@@ -163,7 +163,8 @@ def begin_lookup(workshop: Workshop) -> None:
     model.cpu()  # alignment may have left it on a GPU
     words = embed_words(list(drawn.table.words), model.word_embeddings, workshop.processor.tokenizer)
     chosen = range(0, len(drawn.scenes), max(1, len(drawn.scenes) // _LOOKED_AT))
-    patches = torch.cat([model.model._project(drawn.scenes[i].features).flatten(0, 2) for i in chosen])
+    core = model.model
+    patches = torch.cat([core._rows_to_read(core._project(drawn.scenes[i].features)).flatten(0, 1) for i in chosen])
     start_lookup(model.model.pre_fusion.decoder.layers[0], words, patches)
 
 
@@ -249,7 +250,7 @@ def _four_bit() -> dict[str, Any]:
         raise TrainingError("start.four_bit needs bitsandbytes: pip install bitsandbytes") from error
     from transformers import BitsAndBytesConfig
 
-    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector", "pre_fusion"]
+    ours = ["lm_head", "vision_tower", "compressor", "multi_modal_projector", "patch_context", "pre_fusion"]
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
