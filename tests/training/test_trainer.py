@@ -483,6 +483,36 @@ def test_scenes_on_panoramas_are_drawn_as_often_as_asked_for(tmp_path: Path) -> 
         drawn(1.0, count=1, pair=1)
 
 
+def test_context_learns_alone_and_goes_into_the_result(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    before = {name: value.clone() for name, value in shop.model.state_dict().items()}
+    stage = replace(_ALIGN, name="context", learning_rates={"context": 1e-2, "helper": 1e-2})
+    run(recipe_of(stage), shop, tmp_path / "run")
+    after, kept = shop.model.state_dict(), load_file(tmp_path / "run/adapter.safetensors")
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    moved -= {name for name in before if ".multi_modal_projector." in name}  # which is begun, and learns nothing
+    assert moved == {name for name in before if ".patch_context." in name}
+    for name in moved:
+        torch.testing.assert_close(kept[name].float(), after[name], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["context", "pre_fusion"])
+def test_a_part_that_is_not_there_is_missed_before_the_first_stage(tmp_path: Path, part: str) -> None:
+    bare = tiny_model(**EMBEDDED | {"fusion_context": 0, "fusion_layers": 0})
+    missing = replace(_ALIGN, name="late", learning_rates={part: 1e-2})
+    words = rf"'late' teaches {part}, but the model .* set stages.late.learning_rates.{part} to null"
+    with pytest.raises(ConfigError, match=words):
+        run(recipe_of(_ALIGN, missing), replace(workshop(tmp_path), model=bare), tmp_path / "run")
+    assert not (tmp_path / "run" / "align").exists()
+
+
+def test_scenes_that_are_not_there_are_missed_before_the_first_stage(tmp_path: Path) -> None:
+    late = replace(_ALIGN, name="late", data=Scenes(2, on_panoramas=1.0))
+    with pytest.raises(ConfigError, match=r"'late': none of its 8 scenes is on a panorama, .*; set on_panoramas to"):
+        run(recipe_of(_ALIGN, late), workshop(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run" / "align").exists()
+
+
 def test_what_reads_mentions_goes_on_from_stage_to_stage_and_into_no_result(tmp_path: Path) -> None:
     still = replace(_STAGE2, learning_rates={"lora": 1e-2, "helper": 0.0})
     run(recipe_of(_GROUND, still), workshop(tmp_path), tmp_path / "run")
