@@ -35,8 +35,10 @@ def main(path: Path) -> None:
         aim = f"{aims[kind]:.0f}{' ✓' if _reached(kind, row, aims[kind]) else ''}" if kind in aims else ""
         controls = [f"{share[name]:.1f}" for name in _CONTROLS]
         print(f"| {' | '.join([kind.replace('_', '-'), str(row['n']), right, *controls, aim])} |")
-    reached = sum(_reached(kind, told[kind], aim) for kind, aim in aims.items())
-    print(f"\n{reached} of {len(aims)} aims are reached.")
+    ways = (aims, _fixed(told))
+    strict, fixed = (sum(_reached(kind, told[kind], aim) for kind, aim in way.items()) for way in ways)
+    of_new = "where those of unseen scenes are fifteen below the aims of new"
+    print(f"\n{strict} of {len(aims)} aims are reached; {fixed} {of_new}.")
     unseen = [kind.replace("_", "-") for kind, row in told.items() if not _sees(row)]
     print(f"Not above every control by more than the interval: {', '.join(unseen) or 'none'}.")
 
@@ -59,6 +61,11 @@ def compare(paths: Sequence[Path]) -> None:
 def _aims(told: dict[str, Any]) -> dict[str, float]:
     """Return what is aimed at, in percent."""
     return _AIMS | {f"unseen {kind}": 100 * told[kind]["accuracy"] - 15 for kind in _AIMS if f"unseen {kind}" in told}
+
+
+def _fixed(told: dict[str, Any]) -> dict[str, float]:
+    """Return the same with unseen scenes fifteen below what is aimed at on new ones, whatever is reached there."""
+    return _AIMS | {kind: _AIMS[kind.removeprefix("unseen ")] - 15 for kind in _aims(told) if kind not in _AIMS}
 
 
 def _reached(kind: str, row: dict[str, Any], aim: float) -> bool:

@@ -54,6 +54,14 @@ def test_the_parts_are_taken_over_bit_by_bit(tmp_path: Path, whole_clip: bool) -
     assert Assistant.load(tmp_path / "model", device="cpu").ask("Hello?").text is not None
 
 
+def test_patches_of_joined_parts_hear_nothing_yet(tmp_path: Path) -> None:
+    context = joined(tmp_path, "model", folders(tmp_path), fusion_context=8).model.patch_context
+    assert context is not None
+    for said in (context.near, context.far):
+        assert not any(parameter.any() for parameter in said.parameters())
+    assert context.down.weight.any()
+
+
 def layers(model: LlavaMiniForConditionalGeneration) -> dict[str, torch.Tensor]:
     assert model.model.pre_fusion is not None
     found: dict[str, torch.Tensor] = model.model.pre_fusion.decoder.layers.state_dict()

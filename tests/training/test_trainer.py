@@ -273,6 +273,25 @@ def with_two_things(shop: Workshop) -> PreparedScene:
     return replace(shop.drawn.scenes[0], scene=two)
 
 
+def test_of_an_imagined_thing_alignment_is_asked_its_name_alone(tmp_path: Path) -> None:
+    shop = workshop(tmp_path)
+    assert shop.drawn is not None
+    scenes = [shop.drawn.scenes[0], shop.drawn.scenes[1]]
+    drawn, planted = (
+        build_collator(replace(_ALIGN, data=Scenes(2, imagined=imagined)), shop, 0).join(scenes)  # type: ignore[list-item]
+        for imagined in (0.0, 1.0)
+    )
+    assert drawn["number"].tolist() == [1, 1]
+    assert drawn["centres"].isfinite().all()
+    assert planted["number"].tolist() == [-100, -100]
+    assert planted["centres"].isnan().all()
+    assert planted["boxes"].isnan().all()
+    assert (planted["colours"] == -100).all()
+    for main, names in zip(planted["main"], planted["names"], strict=True):
+        assert set(names.tolist()) <= {-100, int(main)}
+        assert (names == main).any()
+
+
 def test_further_questions_ask_how_things_stand(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     scene = with_two_things(shop)
