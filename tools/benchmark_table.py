@@ -3,8 +3,8 @@
 An aim is reached by as much as is aimed at, of which the interval is above every control; on photographs it is also at
 least five times what is right with another picture.
 
-llava-mini evaluate embedded --json > docs/results/embedded/adapter-11.json
-python tools/benchmark_table.py docs/results/embedded/adapter-11.json
+llava-mini evaluate embedded --json > docs/results/embedded/adapter-13.json
+python tools/benchmark_table.py docs/results/embedded/adapter-13.json
 python tools/benchmark_table.py docs/results/embedded-not-shipped/adapter-7.json docs/results/embedded/adapter-*.json
 """
 

@@ -18,11 +18,12 @@ def assistant() -> Assistant:
 
 
 RIGHT = {
+    ("shapes.png", "How many shapes are there?"): "two",
     ("shapes.png", "What shape is the red object?"): "circle",
     ("shapes.png", "What colour is the square?"): "blue",
     ("shapes.png", "Is the circle to the left of the square?"): "yes",
     ("shapes.png", "Is the square to the left of the circle?"): "no",
-    ("counting.png", "How many shapes are there?"): "three",
+    ("counting.png", "How many stars are there?"): "three",
     ("counting.png", "What shape is this?"): "star",
     ("counting.png", "What color is the background?"): "yellow",
     ("counting.png", "What color are the stars?"): "green",

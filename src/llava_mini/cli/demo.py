@@ -6,13 +6,14 @@ from llava_mini.cli import options
 
 QUESTIONS = {
     "shapes.png": (
+        "How many shapes are there?",
         "What shape is the red object?",
         "What colour is the square?",
         "Is the circle to the left of the square?",
         "Is the square to the left of the circle?",
     ),
     "counting.png": (
-        "How many shapes are there?",
+        "How many stars are there?",
         "What shape is this?",
         "What color are the stars?",
         "What color is the background?",

@@ -215,7 +215,7 @@ def embedded() -> Recipe:
                     scene_kinds={"single": 10, "shapes": 30, "pair": 12, "count": 35, "mixed": 13},
                     on_panoramas=0.75,
                 ),
-                steps=800,
+                steps=1600,
             ),
             Stage(
                 "answers-on-panoramas",
@@ -232,7 +232,7 @@ def embedded() -> Recipe:
                     first=("name", "count", "background", "colour"),
                     on_panoramas=0.6,
                 ),
-                steps=280,
+                steps=560,
                 lora_rank=32,
                 grounding_weight=0.3,
             ),
