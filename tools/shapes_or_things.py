@@ -20,7 +20,8 @@ from llava_mini.intervals import clustered_wilson
 
 _KINDS = ("colour", "count", "presence", "where")
 """Kinds whose question names the one sort of thing that it is about."""
-_SHAPE = re.compile(rf"\b({'|'.join(word for name in ('shape', *SHAPES) for word in (name, plural(name)))})\b")
+SHAPE = re.compile(rf"\b({'|'.join(word for name in ('shape', *SHAPES) for word in (name, plural(name)))})\b")
+"""What names a shape."""
 
 
 def main(path: Path) -> None:
@@ -33,7 +34,7 @@ def main(path: Path) -> None:
             if kind == "presence":
                 kind += " (yes)" if one["expected"].lower().startswith("yes") else " (no)"
             suite = "unseen " if one["suite"].startswith("unseen") else ""
-            asked[suite + kind, bool(_SHAPE.search(one["question"]))].append(one)
+            asked[suite + kind, bool(SHAPE.search(one["question"]))].append(one)
     print("| question | about shapes | right (95 %) | about other things | right (95 %) |")
     print("|---" * 5 + "|")
     for kind in sorted({kind for kind, _ in asked}, key=lambda kind: (kind.startswith("unseen"), kind)):

@@ -64,11 +64,18 @@ def scenes(
         whole = [photo for photo in load_photographs(sources) if photo.group != "stamps"]
         grounds = [Ground(photo.image, photo.names) for photo in whole]
         library = SceneLibrary(library.trained, load_cutouts(sources, "unseen"), grounds)
+    return ask_scenes(library, split, limit or 100, first, only_shapes=only_shapes)
+
+
+def ask_scenes(
+    library: SceneLibrary, split: SceneSplit, number: int, first: int = 0, *, only_shapes: bool = False
+) -> Suite:
+    """Ask about so many scenes that are drawn with a library, as `scenes` does."""
     names = library.unseen_names if split == "unseen" else library.names
     pictures: list[Media] = []
     items: list[Item] = []
     for seed in count(_FIRST_SEED[split] + first):
-        if len(pictures) == (limit or 100):
+        if len(pictures) == number:
             break
         image, scene = draw_scene(seed, library, split)
         if only_shapes and not scene.only_shapes:
